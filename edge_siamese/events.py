@@ -14,6 +14,7 @@ Kind = Literal[
     "appeared",
     "seen",
     "left",
+    "undecided",
     "registered",
     "view added",
     "refused",

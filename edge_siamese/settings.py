@@ -137,6 +137,9 @@ class RecognitionSettings(Record):
     registered objects and the bundle's impostors; things that look much like a registered one pass more often."""
     threshold: Probability | None = None
     """A fixed probability above which an object is recognized, instead of `false_accept_rate`."""
+    min_preference: Annotated[float, Meta(ge=0.5, le=0.999)] = 0.6
+    """Minimum probability of the nearest object if only it and the runner-up are possible. Below it the decision is "mug or
+    cup", and the event `undecided`. 0.5: the nearest object is always named."""
     window_frames: WindowFrames = 10
     """Number of recent frames that decide together whether an object is present."""
     appear_frames: AppearFrames = 6
@@ -377,7 +380,7 @@ class SoundSettings(Record):
     say_refused: str = "{text}"
     """What to say when a registration is refused."""
     say_recognized: str = "{name}"
-    """What to say when an object appears."""
+    """What to say when an object appears; of look-alikes, `{name}` is "mug or cup"."""
     timeout_s: Annotated[float, Meta(ge=0.1, le=60)] = 10.0
     """A command that takes longer is terminated."""
 

@@ -519,7 +519,8 @@ class Engine:
             return blank_recognition(rule.threshold), None
         embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
         embedded = perf_counter()
-        recognition = decide(rule.support, self.head, embedding, rule.threshold)
+        preference = self.settings.recognition.min_preference
+        recognition = decide(rule.support, self.head, embedding, rule.threshold, preference)
         times["encode"] = times.get("encode", 0.0) + embedded - prepared
         times["decide"] = times.get("decide", 0.0) + perf_counter() - embedded
         return recognition, embedding

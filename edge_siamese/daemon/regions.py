@@ -106,8 +106,8 @@ class RegionState:
 
     @property
     def is_recognized(self) -> bool:
-        """Whether an object was recognized."""
-        return self.recognition is not None and self.recognition.uid is not None
+        """Whether an object was recognized, even if it is undecided which one."""
+        return self.recognition is not None and self.recognition.shows_something_known
 
 
 class Regions:

@@ -22,6 +22,7 @@ SOUNDS: Mapping[str, Sound] = {
     "negative added": "saved",
     "refused": "refused",
     "appeared": "recognized",
+    "undecided": "recognized",
 }
 """Sounds by kind of event."""
 QUEUE = 3

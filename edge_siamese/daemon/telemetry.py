@@ -21,9 +21,10 @@ from edge_siamese.system.wall_clock import utc_now
 Stage = Literal["wait", "imaging", "encode", "decide", "frame"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """Stages of a frame: waiting, preprocessing, embedding, comparing; `frame` is all but the wait."""
-Outcome = Literal["recognized", "unknown", "blank", "registering"]
+Outcome = Literal["recognized", "undecided", "unknown", "blank", "registering"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-"""Outcomes of frames: a known object, an unknown one, a picture without contrast, or a frame of a registration."""
+"""Outcomes of frames: a known object, one of two that look alike, an unknown one, a picture without contrast, or a frame of
+a registration."""
 
 BUCKETS_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 MAX_DECISIONS = 50
@@ -284,4 +285,6 @@ def outcome(recognition: Recognition) -> Outcome:
     """Return the outcome of a frame for the counters."""
     if recognition.rule == "nothing to see":
         return "blank"
+    if recognition.is_undecided:
+        return "undecided"
     return "unknown" if recognition.uid is None else "recognized"

@@ -94,6 +94,7 @@ class Decision(Record):
     nearest: Annotated[str | None, Meta(description="The most probable object, recognized or not.")]
     nearest_uid: str | None
     runner_up: str | None
+    runner_up_uid: str | None
     margin: Annotated[float, Meta(description="Difference to the probability of the runner-up.")]
     view: Annotated[int | None, Meta(description="Id of the nearest view.")]
     rejected: Annotated[

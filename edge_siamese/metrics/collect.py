@@ -50,7 +50,7 @@ METRICS = (
     _metric(
         "frames_total",
         "counter",
-        "Processed frames, by result (recognized, unknown, blank, registering) and region.",
+        "Processed frames, by result (recognized, undecided, unknown, blank, registering) and region.",
         "result",
         "region",
     ),

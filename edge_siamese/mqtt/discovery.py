@@ -20,6 +20,7 @@ OBJECT_ENTITIES = 3
 EVENT_TYPES = (
     "appeared",
     "left",
+    "undecided",
     "registered",
     "view added",
     "refused",

@@ -20,6 +20,7 @@ from edge_siamese.recognition.support import SupportEntry, SupportSet
 
 Rule = Literal[
     "recognized",
+    "look-alikes",
     "below threshold",
     "below the object's own threshold",
     "nearer to a negative",
@@ -31,6 +32,9 @@ MIN_LIMIT_FROM_IMPOSTORS = 0.5
 """Impostors lower the general threshold's distance to no less than this fraction of the fixed threshold's."""
 MIN_LIMIT_FROM_NEGATIVES = 0.8
 """Negatives set no limit below this fraction: one double press must not make an object unrecognizable."""
+
+ANY_PREFERENCE = 0.5
+"""The preference of two objects that are equally near."""
 
 # Rows of the support set compared with all impostors at once: bounds the memory.
 _MAX_ROWS_AT_ONCE = 2048
@@ -68,8 +72,20 @@ class Recognition:
     """The position of that view among the views of `nearest`, from 1."""
     view_count: int = 0
     """The number of views of `nearest`."""
+    runner_up_uid: str | None = None
+    """The uid of `runner_up`."""
     by_surroundings: bool = False
     """Whether the object's own threshold follows from what the camera sees besides, not from negatives."""
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the picture shows `nearest` or `runner_up`, which look alike here."""
+        return self.rule == "look-alikes"
+
+    @property
+    def shows_something_known(self) -> bool:
+        """Whether it shows a registered object, even if it is undecided which one."""
+        return self.uid is not None or self.is_undecided
 
     def __str__(self) -> str:
         if self.rule == "nothing to see":
@@ -81,6 +97,9 @@ class Recognition:
                 f"; next: {self.runner_up}, {self.probability - self.margin:.2f}" if self.runner_up else ""
             )
             return f"{self.name} (p = {self.probability:.2f}{second})"
+        if self.is_undecided:
+            second_p = self.probability - self.margin
+            return f"{self.nearest} or {self.runner_up} (p = {self.probability:.2f} and {second_p:.2f})"
         if self.rule == "nearer to a negative":
             return f"unknown (nearest: {self.nearest}, p = {self.probability:.2f}, but a negative of it is nearer)"
         p, threshold = _format_distinct(self.probability, self.threshold)
@@ -100,6 +119,10 @@ class Recognition:
         cause = "things that this camera sees" if self.by_surroundings else "its negatives"
         verdict = {
             "recognized": f"This is {self.nearest}: p = {p} reaches {whose}, {threshold}.",
+            "look-alikes": (
+                f"This is {self.nearest} or {self.runner_up}: both are about as near. Turn it, or add a view of each from "
+                f"the side where they differ."
+            ),
             "below threshold": f"Unknown: {self.nearest} is nearest, but p = {p} is below {whose}, {threshold}.",
             "below the object's own threshold": (
                 f"Unknown: {self.nearest} is nearest, but p = {p} is below its own threshold, {threshold}, which is"
@@ -148,7 +171,11 @@ def blank_recognition(threshold: float) -> Recognition:
 
 
 def decide(
-    support: SupportSet, head: SigmoidDistanceHead, embedding: Floats, threshold: float
+    support: SupportSet,
+    head: SigmoidDistanceHead,
+    embedding: Floats,
+    threshold: float,
+    min_preference: float = ANY_PREFERENCE,
 ) -> Recognition:
     """Decide what an embedding shows.
 
@@ -157,11 +184,15 @@ def decide(
     distance is within its own limit. Otherwise the nearest object of all is reported as unknown, with the rule that
     refused it; that is its negative only if it would have been recognized without it.
 
+    A recognized object is not named if the runner-up is about as near and not refused by its own limit: if the probability
+    of the one object rather than the other, `preference`, is below `min_preference`.
+
     Args:
         support: the registered objects.
         head: computes distances and probabilities.
         embedding: float32 (D,), of the picture.
         threshold: the general threshold, a probability.
+        min_preference: 0.5 to 1; with 0.5 the nearest object is always named.
 
     Raises:
         EncoderError: the embedding does not have D finite numbers of ordinary size.
@@ -190,6 +221,10 @@ def decide(
         nearest = rejected[0]
         rule = scores.refusal(nearest) or "nearer to a negative"
     runner_up = scores.nearest()
+    if rule == "recognized" and runner_up is not None and min_preference > ANY_PREFERENCE:
+        is_possible = scores.refusal(runner_up) != "below the object's own threshold"
+        if is_possible and preference(head, nearest.distance, runner_up.distance) < min_preference:
+            rule = "look-alikes"
     name, uid = support.names[nearest.place], support.uids[nearest.place]
     views = support.rows(nearest.place)
     return Recognition(
@@ -207,8 +242,22 @@ def decide(
         rejected=tuple(support.names[other.place] for other in rejected),
         view_place=nearest.row - views.start + 1,
         view_count=views.stop - views.start,
+        runner_up_uid=None if runner_up is None else support.uids[runner_up.place],
         by_surroundings=bool(support.by_surroundings[nearest.place]),
     )
+
+
+def preference(head: SigmoidDistanceHead, nearest: float, other: float) -> float:
+    """The probability of the nearest of two objects, if it is one of them and both are as frequent.
+
+    By Bayes' rule, the odds of one object rather than the other are the quotient of the odds that the head gives to each.
+
+    Args:
+        head: gives the log-odds.
+        nearest, other: distances to the two objects.
+    """
+    odds = head.log_odds(nearest) - head.log_odds(other)
+    return float(0.5 * (1.0 + np.tanh(0.5 * odds)))
 
 
 @dataclass(frozen=True)

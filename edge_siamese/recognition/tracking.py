@@ -19,7 +19,8 @@ GAP_SECONDS = 5.0
 class Sighting:
     """A change in the sighting of an object."""
 
-    kind: Literal["appeared", "seen", "left"]
+    kind: Literal["appeared", "seen", "left", "undecided"]
+    """`undecided`: one of two objects that look alike is there."""
     uid: str
     name: str
     """The current name of the object."""
@@ -37,11 +38,17 @@ class Sighting:
     """From the first frame that showed it to the latest."""
     region: str = ""
     """The region that shows it; empty: the whole picture."""
+    other_uid: str = ""
+    other_name: str = ""
+    """The object that it may be instead, if it is undecided."""
 
     @property
     def text(self) -> str:
         """Human-readable line."""
         place = f'"{self.region}"' if self.region else ""
+        if self.kind == "undecided":
+            where = f" in {place}" if place else ""
+            return f"{self.name} or {self.other_name}{where}: both are about as near (p = {self.probability:.2f})"
         if self.kind == "appeared":
             return f"{self.name} appeared{place and ' in '}{place} (p = {self.probability:.2f})"
         if self.kind == "seen":
@@ -51,9 +58,15 @@ class Sighting:
 
     def data(self) -> dict[str, Any]:
         """The fields for JSON, without `since`, which only the frames' clock can interpret."""
+        which: dict[str, Any] = {"uid": self.uid, "name": self.name}
+        if self.kind == "undecided":
+            which = {
+                "name": f"{self.name} or {self.other_name}",
+                "uids": [self.uid, self.other_uid],
+                "names": [self.name, self.other_name],
+            }
         return {
-            "uid": self.uid,
-            "name": self.name,
+            **which,
             **({"region": self.region} if self.region else {}),
             "sighting": self.sighting,
             "probability": round(self.probability, 4),
@@ -72,6 +85,17 @@ class _Shown:
     probability: float
     threshold: float
     time: float
+    other_uid: str = ""
+    other_name: str = ""
+    """The object that it may show instead; empty if it is decided."""
+
+    def may_be(self, uid: str) -> bool:
+        return uid in (self.uid, self.other_uid)
+
+    @property
+    def pair(self) -> frozenset[str]:
+        """The uids of the two objects between which it is undecided; empty if it is decided."""
+        return frozenset((self.uid, self.other_uid)) if self.other_uid else frozenset()
 
 
 @dataclass
@@ -112,7 +136,9 @@ class Tracker:
     """Consensus over time: an object appears when k of the latest n frames show it, and leaves when few do.
 
     A present object stays until at most `leave` frames of the window show it, so single frames that miss it change nothing.
-    Several objects can be present at once, as long as each is in enough frames.
+    Several objects can be present at once, as long as each is in enough frames. Undecided frames keep both objects present,
+    and let neither appear; if k of the latest n frames are undecided between the same two, and neither is present, that is
+    reported once.
     """
 
     def __init__(
@@ -149,6 +175,7 @@ class Tracker:
         self._region, self._new_id = region, new_id
         self._window: deque[_Shown | None] = deque(maxlen=window)
         self._present: dict[str, _Present] = {}
+        self._undecided: frozenset[str] = frozenset()
         self._now = -math.inf
         self._latest_frame: float | None = None
         self._behind = 0.0
@@ -172,14 +199,28 @@ class Tracker:
             shown = _Shown(
                 recognition.uid, recognition.name, recognition.probability, recognition.threshold, now
             )
+        elif recognition.is_undecided:
+            shown = _Shown(
+                recognition.nearest_uid or "",
+                recognition.nearest or "",
+                recognition.probability,
+                recognition.threshold,
+                now,
+                recognition.runner_up_uid or "",
+                recognition.runner_up or "",
+            )
         self._window.append(shown)
-        if shown and shown.uid in self._present:
+        if shown and not shown.pair and shown.uid in self._present:
             self._present[shown.uid].count(shown)
-        left += [self._leave_now(uid) for uid in list(self._present) if len(self._frames(uid)) <= self._leave]
+        for there in self._present.values():
+            if shown and shown.may_be(there.uid):
+                there.last = now
+        left += [self._leave_now(uid) for uid in list(self._present) if self._possible(uid) <= self._leave]
         appeared = []
-        if shown and shown.uid not in self._present and len(self._frames(shown.uid)) >= self._appear:
+        is_new = shown is not None and not shown.pair and shown.uid not in self._present
+        if shown and is_new and len(self._frames(shown.uid)) >= self._appear:
             appeared.append(self._appear_now(shown.uid, now))
-        return left + appeared + self._due_reports(now)
+        return left + appeared + self._undecided_reports(shown) + self._due_reports(now)
 
     def tick(self, time: float) -> list[Sighting]:
         """Update the time without a frame; after a gap, everything left when the frames stopped."""
@@ -199,7 +240,8 @@ class Tracker:
     def forget(self, uid: str) -> list[Sighting]:
         """Remove an object that is no longer registered: its sighting ends, and its frames count as unknown."""
         self._window = deque(
-            (shown if shown and shown.uid != uid else None for shown in self._window), self._window.maxlen
+            (shown if shown and not shown.may_be(uid) else None for shown in self._window),
+            self._window.maxlen,
         )
         return [self._leave_now(uid)] if uid in self._present else []
 
@@ -210,11 +252,47 @@ class Tracker:
 
     def _clear(self) -> list[Sighting]:
         self._window.clear()
-        self._latest_frame = None
+        self._latest_frame, self._undecided = None, frozenset()
         return [self._leave_now(uid) for uid in list(self._present)]
 
     def _frames(self, uid: str) -> list[_Shown]:
-        return [shown for shown in self._window if shown and shown.uid == uid]
+        return [shown for shown in self._window if shown and not shown.pair and shown.uid == uid]
+
+    def _possible(self, uid: str) -> int:
+        """The number of frames that show an object or may show it."""
+        return sum(shown is not None and shown.may_be(uid) for shown in self._window)
+
+    def _undecided_reports(self, latest: _Shown | None) -> list[Sighting]:
+        """A report if the window has become undecided between two objects."""
+
+        def frames(pair: frozenset[str]) -> list[_Shown]:
+            return [shown for shown in self._window if shown and pair and shown.pair == pair]
+
+        if len(frames(self._undecided)) <= self._leave:
+            self._undecided = frozenset()
+        pair = latest.pair if latest else frozenset[str]()
+        if latest is None or not pair or pair == self._undecided or pair & self._present.keys():
+            return []
+        found = frames(pair)
+        if len(found) < self._appear:
+            return []
+        self._undecided = pair
+        return [
+            Sighting(
+                kind="undecided",
+                uid=latest.uid,
+                name=latest.name,
+                sighting=self._new_id(),
+                probability=sum(shown.probability for shown in found) / len(found),
+                threshold=latest.threshold,
+                frames=len(found),
+                since=found[0].time,
+                duration_s=found[-1].time - found[0].time,
+                region=self._region,
+                other_uid=latest.other_uid,
+                other_name=latest.other_name,
+            )
+        ]
 
     def _appear_now(self, uid: str, now: float) -> Sighting:
         frames = self._frames(uid)

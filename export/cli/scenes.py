@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_siamese.settings import CameraSettings, Settings
-from export.cli.options import add_output_options, output, positive, seed
+from export.cli.options import add_output_options, count, output, positive, seed
 from export.evaluation.loading import open_bundle, open_model
 from export.evaluation.scene_recording import Contender
 from export.evaluation.scene_video import VideoComposer
@@ -103,6 +103,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"visits of strangers at each place of registration, one every ten seconds (default: {STRANGERS})",
     )
+    parser.add_argument(
+        "--familiar",
+        type=count,
+        default=0,
+        metavar="N",
+        help="of them, the first N come before the objects return and are not counted: from them the daemon learns what its "
+        "camera sees (default: 0)",
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the video (default: 0)")
     add_output_options(parser)
 
@@ -133,6 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
             registered=arguments.registered,
             objects_in_all=arguments.objects,
             strangers=arguments.strangers,
+            familiar=arguments.familiar,
             progress=progress,
         )
     output(arguments, results, show)
@@ -161,6 +170,7 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
         *poses,
         "other\nplace %",
         "wrong\nname %",
+        *(["either\n%"] if _max_undecided(result.results[0]) else []),
         "false\n/hour",
         "empty\n%",
     ):
@@ -174,6 +184,7 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
         "refused: objects at their first press, and further presses; "
         f"returns recognized within {WITHIN_SECONDS:g} s, turned by at most this angle, and at another place; "
         f"{result.visits} visits of {result.strangers} strangers, one every ten seconds; "
+        "either: reported as one of two look-alikes; "
         "small print: 95 % interval over objects, strangers or places"
     )
     console.print(f"[dim]{about}[/dim]")
@@ -183,15 +194,23 @@ def cells(row: SceneRow) -> list[str]:
     """The cells of a row."""
     further = "" if row.views_refused is None else f", {100 * row.views_refused:.0f}"
     misnamed = max((returned.misnamed for returned in row.returns), key=lambda share: share.value)
+    undecided = _max_undecided(row)
     return [
         f"{row.registered}, {row.presses}",
         f"{100 * row.objects_refused.value:.0f}{further}",
         *(_cell(returned.recognized, 100.0) for returned in row.returns),
         _cell(row.elsewhere, 100.0),
         _cell(misnamed, 100.0),
+        *([] if undecided is None else [_cell(undecided, 100.0)]),
         _cell(row.strangers_per_hour, 1.0),
         _cell(row.empty, 100.0),
     ]
+
+
+def _max_undecided(row: SceneRow) -> Share | None:
+    """The share of returns reported as one of two objects, in the worst range of poses; None if it was not measured."""
+    measured = [returned.undecided for returned in row.returns if returned.undecided is not None]
+    return max(measured, key=lambda share: share.value, default=None)
 
 
 def _cell(share: Share, scale: float) -> str:

@@ -29,7 +29,7 @@ from edge_siamese.models.manifest import (
 )
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats
-from edge_siamese.settings import RegistrationSettings, Settings
+from edge_siamese.settings import RecognitionSettings, RegistrationSettings, Settings, SurroundingsSettings
 from export.encoders.base import EncoderNetwork
 from export.encoders.efficientnet_lite import FEATURES, EfficientNetLite0Full
 from export.evaluation.embeddings import embed_all
@@ -96,7 +96,11 @@ def imagenet_baseline(pictures: Path) -> Contender:
     impostors = embed_all(encoder, images)
     bundle = Bundle(pictures, _manifest(network, encoder), SigmoidDistanceHead(STEEPNESS, BIAS))
     vars(bundle)["impostors"] = impostors  # instead of those in the bundle's directory
-    settings = Settings(registration=RegistrationSettings(collisions="allow"))
+    settings = Settings(
+        recognition=RecognitionSettings(min_preference=0.5),
+        surroundings=SurroundingsSettings(enabled=False),
+        registration=RegistrationSettings(collisions="allow"),
+    )
     return Contender(NAME, bundle, encoder, settings, is_baseline=True)
 
 

@@ -189,6 +189,8 @@ class Watched:
     """uid, and number of the frame, of all objects that appeared from the arrival on."""
     was_present: bool
     """Whether an object was reported as present before the arrival."""
+    was_undecided: bool = False
+    """Whether it was reported as one of two objects from the arrival on."""
 
 
 class SceneWatcher(_SimulatedDaemon):
@@ -232,7 +234,7 @@ class SceneWatcher(_SimulatedDaemon):
 
     def watch(self, recording: Recording) -> Watched:
         """Replay a visit; afterward, nothing is present."""
-        appeared, was_present = list[tuple[str, int]](), False
+        appeared, was_present, was_undecided = list[tuple[str, int]](), False, False
         for number, row in enumerate(recording.rows):
             self._events.clear()
             if row >= 0:
@@ -244,10 +246,11 @@ class SceneWatcher(_SimulatedDaemon):
             appeared += [
                 (str(event.data["uid"]), number) for event in self._events if event.kind == "appeared"
             ]
+            was_undecided = was_undecided or any(event.kind == "undecided" for event in self._events)
         # Longer than the gap after which the tracker ends all sightings.
         self._now += 60.0
         self._engine.tick(self._now)
-        return Watched(tuple(appeared), was_present)
+        return Watched(tuple(appeared), was_present, was_undecided)
 
 
 _NOTHING = np.zeros((2, 2), np.uint8)

@@ -54,6 +54,8 @@ class Returns:
     seconds: tuple[float, float]
     """Time until the right object appeared: median, and 90th percentile; over returns that were recognized."""
     count: int
+    undecided: Share | None = None
+    """Reported as one of two objects that look alike, and as no single one; None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class SceneRow:
     """False appearances with a stranger every ten seconds: while it is there, or right after it left."""
     empty: Share
     """Share of the visits before which an object was reported at the empty place."""
+    strangers_undecided: Share | None = None
+    """Strangers reported as one of two objects, per hour; None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def measure_scenes(
     registered: Sequence[int] = REGISTERED,
     objects_in_all: int = OBJECTS_IN_ALL,
     strangers: int = STRANGERS,
+    familiar: int = 0,
     progress: Progress = lambda _what, _total: nullcontext(lambda: None),
 ) -> list[ScenesResult]:
     """Measure recognition of returning objects and false appearances.
@@ -114,14 +119,18 @@ def measure_scenes(
         registered: numbers of registered objects.
         objects_in_all: minimum number of objects registered over all draws of one number.
         strangers: visits of strangers at each place, one every ten seconds.
+        familiar: the number of them that come before the returns and are not counted: from them the daemon learns its
+            surroundings.
         progress: shows the progress of recording and of counting.
 
     Returns:
         A result for each contender.
 
     Raises:
-        DataError: there are too few objects.
+        DataError: there are too few objects, or all strangers are familiar.
     """
+    if familiar >= strangers:
+        raise DataError(f"of {strangers} visits of strangers at a place, {familiar} cannot be familiar")
     rng = np.random.default_rng([composer.seed, 44])
     order = rng.permutation(len(composer.objects))
     large = np.array([composer.objects[int(index)].size_cm > SMALL_CM for index in order], dtype=bool)
@@ -152,7 +161,7 @@ def measure_scenes(
                 for presses in PRESSES:
                     found = []
                     for objects in draws[number]:
-                        found.append(_watch(contender, script, script_recording, objects, presses))
+                        found.append(_watch(contender, script, script_recording, objects, presses, familiar))
                         advance()
                     rows.append(_row(number, presses, found))
             results.append(
@@ -162,7 +171,7 @@ def measure_scenes(
                     contender.focus,
                     len(order),
                     len(unknown),
-                    sum(map(len, script.strangers.values())),
+                    sum(len(visits[familiar:]) for visits in script.strangers.values()),
                     composer.backgrounds_are,
                     tuple(rows),
                     contender.is_baseline,
@@ -181,6 +190,7 @@ class _Outcome:
     elsewhere: bool
     in_time: bool
     misnamed: bool
+    undecided: bool
     seconds: float | None
     """Time until it appeared; None if it did not."""
 
@@ -196,6 +206,8 @@ class _DrawResult:
     returns: list[_Outcome]
     strangers: list[tuple[int, int]]
     """Object, and number of false appearances, of each visit of a stranger."""
+    undecided: list[tuple[int, int]]
+    """Object, and 1 if it was reported as one of two objects, of each visit of a stranger."""
     empty: list[tuple[int, bool]]
     """Place, and whether an object was present before the visit, of each visit of a stranger."""
 
@@ -206,9 +218,11 @@ def _watch(
     script_recording: ScriptRecording,
     objects: Sequence[int],
     presses: int,
+    familiar: int,
 ) -> _DrawResult:
     """Register objects, and replay their returns, and the strangers at the places of their registration."""
-    result = _DrawResult([], [], [], [], [])
+    result = _DrawResult([], [], [], [], [], [])
+    places = sorted({script.homes[index] for index in objects})
     with closing(SceneWatcher(contender)) as watcher:
         uids = dict[int, str | None]()
         for index in objects:
@@ -217,6 +231,9 @@ def _watch(
             result.refused.append((index, uid is None))
             if uid is not None:
                 result.further.extend(watcher.register(view, to=uid) is None for view in further)
+        for place in places:
+            for visit in script.strangers[place][:familiar]:
+                watcher.watch(script_recording.recordings[visit])
         for index in objects:
             for each in script.returns[index]:
                 watched = watcher.watch(script_recording.recordings[each.visit])
@@ -229,13 +246,15 @@ def _watch(
                         each.elsewhere,
                         seconds is not None and seconds <= WITHIN_SECONDS,
                         any(uid != uids[index] and number < LEFT for uid, number in watched.appeared),
+                        watched.was_undecided and not watched.appeared,
                         seconds,
                     )
                 )
-        for place in sorted({script.homes[index] for index in objects}):
-            for visit in script.strangers[place]:
+        for place in places:
+            for visit in script.strangers[place][familiar:]:
                 watched = watcher.watch(script_recording.recordings[visit])
                 result.strangers.append((visit.object, len(watched.appeared)))
+                result.undecided.append((visit.object, int(watched.was_undecided and not watched.appeared)))
                 result.empty.append((place, watched.was_present))
     return result
 
@@ -255,6 +274,7 @@ def _row(registered: int, presses: int, draws: Sequence[_DrawResult]) -> SceneRo
                 _share([(outcome.object, outcome.misnamed) for outcome in of_pose]),
                 (float(middle), float(late)),
                 len(of_pose),
+                _share([(outcome.object, outcome.undecided) for outcome in of_pose]),
             )
         )
     return SceneRow(
@@ -267,6 +287,7 @@ def _row(registered: int, presses: int, draws: Sequence[_DrawResult]) -> SceneRo
         _share([(outcome.object, outcome.in_time) for outcome in outcomes if outcome.elsewhere]),
         _hourly([each for draw in draws for each in draw.strangers]),
         _share([each for draw in draws for each in draw.empty]),
+        _hourly([each for draw in draws for each in draw.undecided]),
     )
 
 

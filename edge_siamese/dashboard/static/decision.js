@@ -47,13 +47,19 @@ export function decision({ small = false } = {}) {
       const known = Boolean(found?.name);
       node.classList.toggle("known", known);
       const nothing = !found || found.rule === "nothing to see" || found.rule === "nothing registered";
-      setText(name, found?.registering ? "registering …" : found?.name ?? (found ? "unknown" : "–"));
+      setText(name, found?.registering ? "registering …" : found?.name ?? unnamed(found));
       setText(p, nothing || found.registering ? "" : probability(found.probability));
       bar.node.classList.toggle("idle", nothing || Boolean(found?.registering));
       bar.set(nothing || found.registering ? 0 : found.probability, found?.threshold ?? null, known);
       setText(second, found ? summary(found) : "");
     },
   };
+}
+
+/** What is shown in place of a name. */
+function unnamed(found) {
+  if (!found) return "–";
+  return found.rule === "look-alikes" ? `${found.nearest} or ${found.runner_up}` : "unknown";
 }
 
 /** The line below the name: the runner-up, or why the object is unknown. */
@@ -64,6 +70,7 @@ function summary(found) {
   const runnerUp = found.runner_up
     ? `runner-up: ${found.runner_up}, ${probability(Math.max(0, found.probability - found.margin))}`
     : "no runner-up";
+  if (found.rule === "look-alikes") return "Both are about as near: turn it, or add a view of each.";
   return found.name ? runnerUp : `nearest: ${found.nearest}; ${runnerUp}`;
 }
 

@@ -10,13 +10,13 @@ import { reject } from "./wrong.js";
 
 /** The group of an event: recognitions, changes or device. */
 export function group(event) {
-  if (["appeared", "seen", "left"].includes(event.kind)) return "recognitions";
+  if (["appeared", "seen", "left", "undecided"].includes(event.kind)) return "recognitions";
   if (["registered", "view added", "view removed", "negative added", "forgotten", "merged", "renamed", "undone", "imported", "refused"].includes(event.kind)) return "changes";
   return "device";
 }
 
 const SYMBOLS = {
-  appeared: "eye", seen: "eye", left: "out", registered: "check", "view added": "register", "negative added": "cross",
+  appeared: "eye", seen: "eye", undecided: "eye", left: "out", registered: "check", "view added": "register", "negative added": "cross",
   "view removed": "bin", forgotten: "bin", merged: "merge", undone: "undo", imported: "down", refused: "warn",
 };
 
@@ -29,7 +29,7 @@ export function brief(event) {
 
 function tone(event) {
   if (event.level === "error") return "bad";
-  if (event.level === "warning" || event.kind === "refused") return "warn";
+  if (event.level === "warning" || ["refused", "undecided"].includes(event.kind)) return "warn";
   return event.kind === "appeared" || event.kind === "registered" || event.kind === "view added" ? "good" : "plain";
 }
 

@@ -14,7 +14,7 @@ import { asksForName, reject } from "./wrong.js";
 export const name = "live";
 export const title = "Live";
 
-const ANNOUNCED = new Set(["appeared", "left", "registered", "view added", "refused"]);
+const ANNOUNCED = new Set(["appeared", "left", "undecided", "registered", "view added", "refused"]);
 const RECENT = 4;
 const POLL_MS = 1000;
 const REFRESH_MS = 15000;

@@ -79,6 +79,7 @@ def test_each_stage_of_a_frame_is_timed(rig: Rig) -> None:
     counted = rig.observations.telemetry
     assert counted.counts().frames == {
         ("recognized", ""): 1,
+        ("undecided", ""): 0,
         ("unknown", ""): 1,
         ("blank", ""): 1,
         ("registering", ""): 3,

@@ -485,3 +485,28 @@ def test_the_report_describes_model_runtime_and_threshold(rig: Rig) -> None:
         "threshold_source": "given",
         "input": {"height": 32, "width": 32, "color": "gray", "fit": "crop"},
     }
+
+
+def test_look_alikes_are_undecided_and_make_an_event(rig: Rig) -> None:
+    """Two objects registered from the same picture."""
+    assert rig.learn("ring", RING).saved
+    assert rig.learn("circle", RING, force=True).saved
+    rig.take()
+    rig.show(*[RING] * 10)
+    assert rig.engine.latest is not None
+    assert str(rig.engine.latest).startswith("ring or circle (p = ")
+    ((kind, text),) = rig.take()
+    assert (kind, text.partition(" (p")[0]) == ("undecided", "ring or circle: both are about as near")
+    assert rig.engine.present == ()
+    with pytest.raises(ControlError, match="nothing was recognized recently"):
+        rig.engine.reject_last(rig.now)
+
+
+def test_look_alikes_are_named_if_the_settings_say_so(tmp_path: Path, bundle: Bundle) -> None:
+    recognition = structs.replace(SETTINGS.recognition, min_preference=0.5)
+    rig = Rig(tmp_path, bundle, structs.replace(SETTINGS, recognition=recognition))
+    rig.learn("ring", RING)
+    rig.learn("circle", RING, force=True)
+    rig.show(*[RING] * 3)
+    assert len(rig.engine.present) == 1
+    rig.store.close()

@@ -59,6 +59,7 @@ def test_frames_and_events_are_counted() -> None:
     found = counted.counts()
     assert found.frames == {
         ("recognized", ""): 1,
+        ("undecided", ""): 0,
         ("unknown", ""): 0,
         ("blank", ""): 1,
         ("registering", ""): 0,

@@ -112,6 +112,7 @@ def test_values_match_the_daemon() -> None:
     found = values()
     assert found["frames_total"] == {
         ("recognized", ""): 2,
+        ("undecided", ""): 0,
         ("unknown", ""): 0,
         ("blank", ""): 1,
         ("registering", ""): 0,

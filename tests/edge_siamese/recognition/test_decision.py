@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import EncoderError
-from edge_siamese.recognition.decision import Acceptance, Recognition, decide, object_limits
+from edge_siamese.recognition.decision import Acceptance, Recognition, decide, object_limits, preference
 from edge_siamese.recognition.embedding import unit_vectors
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Floats
@@ -76,6 +76,7 @@ def test_the_nearest_view_is_recognized() -> None:
         GENERAL,
         view_place=2,
         view_count=2,
+        runner_up_uid="u-pen",
     )
     assert str(found) == "mug (p = 0.98; next: pen, 0.95)"
     assert found.explain() == (
@@ -192,6 +193,67 @@ def test_probabilities_that_round_to_one_are_told_apart() -> None:
     assert (found.name, found.runner_up, found.probability, found.margin) == ("same", "near", 1.0, 0.0)
 
 
+class TestLookAlikes:
+    """The head's scale is 10: a difference of 0.04 in distance is one of 0.4 in log-odds, a preference of 0.599."""
+
+    @staticmethod
+    def decided(difference: float, preference: float = 0.6, limits: list[float] | None = None) -> Recognition:
+        entries = entry("mug", at(0.1)), entry("cup", at(0.1 + difference)), entry("pen", at(0.3))
+        return decide(SupportSet.build(entries, 2, limits), HEAD, ORIGIN, GENERAL, preference)
+
+    @pytest.mark.parametrize(
+        ("difference", "rule"), [(0.0, True), (0.04, True), (0.041, False), (0.1, False)]
+    )
+    def test_two_objects_that_are_about_as_near_are_not_told_apart(
+        self, difference: float, rule: bool
+    ) -> None:
+        found = self.decided(difference)
+        assert (found.is_undecided, found.name is None, found.uid is None) == (rule, rule, rule)
+        assert found.shows_something_known
+        assert {found.nearest, found.runner_up} == {"mug", "cup"}
+        assert {found.nearest_uid, found.runner_up_uid} == {"u-mug", "u-cup"}
+
+    def test_the_explanation_names_both(self) -> None:
+        found = self.decided(0.02)
+        assert found.rule == "look-alikes"
+        assert str(found) == "mug or cup (p = 0.98 and 0.98)"
+        assert found.explain() == (
+            "This is mug or cup: both are about as near. Turn it, or add a view of each from the side where they differ.",
+            "The nearest view is the only one of mug, id 1.",
+            "The runner-up is cup, p = 0.98: 0.00 less.",
+        )
+
+    def test_a_preference_of_a_half_always_names_the_nearest(self) -> None:
+        assert self.decided(0.0, 0.5).name in ("mug", "cup")
+        assert self.decided(0.001, 0.5).name == "mug"
+
+    def test_unknown_things_are_not_undecided(self) -> None:
+        entries = entry("mug", at(0.45)), entry("cup", at(0.451))
+        found = decide(SupportSet.build(entries, 2), HEAD, ORIGIN, GENERAL, 0.6)
+        assert (found.rule, found.is_undecided) == ("below threshold", False)
+
+    def test_a_runner_up_beyond_the_general_threshold_counts(self) -> None:
+        entries = entry("mug", at(0.38)), entry("cup", at(0.4))
+        assert decide(SupportSet.build(entries, 2), HEAD, ORIGIN, GENERAL, 0.6).is_undecided
+
+    def test_a_runner_up_that_its_own_limit_refuses_does_not_count(self) -> None:
+        assert self.decided(0.02, limits=[np.inf, 0.11, np.inf]).name == "mug"
+
+    def test_a_single_object_is_never_undecided(self) -> None:
+        assert (
+            decide(SupportSet.build((entry("mug", at(0.1)),), 2), HEAD, ORIGIN, GENERAL, 0.99).name == "mug"
+        )
+
+    @pytest.mark.parametrize(
+        ("nearest", "other", "expected"),
+        [(0.1, 0.1, 0.5), (0.1, 0.14, 0.59869), (0.0, 0.2, 0.88080), (0.0, 9.0, 1.0)],
+    )
+    def test_the_preference_is_the_quotient_of_the_odds(
+        self, nearest: float, other: float, expected: float
+    ) -> None:
+        assert preference(HEAD, nearest, other) == pytest.approx(expected, abs=1e-5)
+
+
 def test_it_is_told_to_programs_too() -> None:
     found = decided(entry("mug", at(0.1), negatives=(at(0.05),)), entry("key", at(0.2)))
     assert json.loads(json.dumps(found.data())) == {
@@ -209,6 +271,7 @@ def test_it_is_told_to_programs_too() -> None:
         "rejected": ["mug"],
         "view_place": 1,
         "view_count": 1,
+        "runner_up_uid": None,
         "by_surroundings": False,
     }
 

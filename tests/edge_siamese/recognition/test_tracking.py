@@ -26,6 +26,14 @@ def tracker(
     return Tracker(window, appear, leave, every, gap_s=gap, new_id=lambda: f"s{next(numbers)}")
 
 
+def either(pair: str) -> Recognition:
+    """An undecided frame: the first object is as near as the second."""
+    one, other = pair
+    return Recognition(
+        None, 0.9, one, other, 0.0, 0.75, "look-alikes", nearest_uid=f"u-{one}", runner_up_uid=f"u-{other}"
+    )
+
+
 def play(
     to: Tracker, frames: str, start: float = 0.0, period: float = 0.5
 ) -> list[tuple[float, str, str, str]]:
@@ -230,3 +238,66 @@ def test_it_agrees_with_counting_frames_and_each_sighting_begins_once_and_ends_o
                     assert name in there
                 if seen.count(name) <= leave:
                     assert name not in there
+
+
+class TestLookAlikes:
+    """`m` shows one object, `?` that object or `k`, `.` none."""
+
+    @staticmethod
+    def play(to: Tracker, frames: str) -> list[tuple[float, str, str]]:
+        news = []
+        for number, letter in enumerate(frames):
+            shown = either("mk") if letter == "?" else shows(None if letter == "." else letter)
+            news += [(0.5 * number, found.kind, found.name) for found in to.update(shown, 0.5 * number)]
+        return news
+
+    def test_undecided_frames_are_reported_once(self) -> None:
+        assert self.play(tracker(), "????????????") == [(1.5, "undecided", "m")]
+        assert self.play(tracker(), "???...???...") == []
+
+    def test_they_are_reported_again_after_a_pause(self) -> None:
+        found = self.play(tracker(), "????.....????")
+        assert found == [(1.5, "undecided", "m"), (6.0, "undecided", "m")]
+
+    def test_neither_object_appears(self) -> None:
+        to = tracker()
+        assert self.play(to, "m?.m?.m?.m?.") == []
+        assert to.present == ()
+
+    def test_they_keep_an_object_present(self) -> None:
+        to = tracker()
+        assert self.play(to, "mmmm????????????") == [(1.5, "appeared", "m")]
+        assert [(one.uid, one.frames, one.duration_s) for one in to.present] == [("u-m", 4, 7.5)]
+        assert self.play(to, "......")[0][1:] == ("left", "m")
+
+    def test_an_object_that_is_decided_later_appears(self) -> None:
+        found = self.play(tracker(), "????mmmm")
+        assert found == [(1.5, "undecided", "m"), (3.5, "appeared", "m")]
+
+    def test_another_pair_is_another_report(self) -> None:
+        to, kinds = tracker(), list[str]()
+        for number, pair in enumerate(["mk"] * 5 + ["km"] * 5 + ["mp"] * 6):
+            kinds += [f"{one.name}{one.other_name}" for one in to.update(either(pair), 0.5 * number)]
+        assert kinds == ["mk", "mp"]
+
+    def test_the_report_names_both(self) -> None:
+        to = Tracker(6, 4, 1, 0.0, region="shelf", new_id=lambda: "s1")
+        (found,) = [one for number in range(4) for one in to.update(either("mk"), 0.5 * number)]
+        assert found.text == 'm or k in "shelf": both are about as near (p = 0.90)'
+        assert found.data() == {
+            "name": "m or k",
+            "uids": ["u-m", "u-k"],
+            "names": ["m", "k"],
+            "region": "shelf",
+            "sighting": "s1",
+            "probability": 0.9,
+            "threshold": 0.75,
+            "frames": 4,
+            "duration_s": 1.5,
+        }
+
+    def test_a_forgotten_object_is_no_alternative(self) -> None:
+        to = tracker()
+        self.play(to, "???")
+        to.forget("u-k")
+        assert to.update(either("mk"), 2.0) == []

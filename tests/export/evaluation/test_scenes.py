@@ -165,7 +165,43 @@ def test_strangers_that_look_like_a_registered_object_are_counted(tmp_path: Path
     assert two.returns[0].misnamed.value == 0.5
     assert allowing.is_baseline
     assert [row.objects_refused.value for row in allowing.results] == [0.0] * 4
-    assert allowing.results[2].strangers_per_hour.value == 360.0
+    # Two red objects are look-alikes; the views of one are not.
+    assert [row.strangers_per_hour.value for row in allowing.results] == [360.0, 360.0, 0.0, 0.0]
+    undecided = [row.strangers_undecided and row.strangers_undecided.value for row in allowing.results]
+    assert undecided == [0.0, 0.0, 360.0, 360.0]
+    pair = allowing.results[2].returns[0]
+    assert (pair.recognized.value, pair.misnamed.value) == (0.0, 0.0)
+    assert pair.undecided is not None and pair.undecided.value == 1.0
+
+
+def test_familiar_strangers_come_first_and_are_not_counted(tmp_path: Path, model: Any) -> None:
+    write_turntable(tmp_path, [0, 1, 2, 3])
+    composer = VideoComposer(tmp_path)
+    counts = [
+        found.visits
+        for familiar in (0, 2)
+        for found in measure_scenes(
+            [contender(model)], composer, registered=(1,), objects_in_all=1, strangers=3, familiar=familiar
+        )
+    ]
+    assert counts == [3, 1]
+    with pytest.raises(DataError, match=r"^of 3 visits of strangers at a place, 3 cannot be familiar$"):
+        measure_scenes([contender(model)], composer, registered=(1,), strangers=3, familiar=3)
+
+
+def test_the_watcher_learns_its_surroundings(tmp_path: Path, model: Any) -> None:
+    write_turntable(tmp_path, [0, 1])
+    composer = VideoComposer(tmp_path)
+    recorder, watcher = SceneRecorder(contender(model)), SceneWatcher(contender(model))
+    rng = np.random.default_rng(0)
+    red, other = (recorder.record(composer.shots(composer.visit(number, 0, 1, rng))) for number in (0, 1))
+    watcher.register(recorder.press(list(composer.shots(composer.visit(0, 0, 1, rng, PRESS_FRAMES)))))
+    for recording in (red, other, red):
+        watcher.watch(recording)
+    scenes = watcher._engine.surroundings_report().scenes
+    assert scenes == 2  # the other object, and the empty place
+    recorder.close()
+    watcher.close()
 
 
 def test_an_empty_place_that_looks_like_an_object_is_counted_before_the_arrival(
