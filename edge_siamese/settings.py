@@ -170,9 +170,11 @@ class SurroundingsSettings(Record):
     """What the daemon learns about the things that this camera sees, to tell them from the registered objects."""
 
     enabled: bool = True
-    """Keep embeddings of up to 500 scenes in which nothing registered was recognized, and recognize an object more strictly
-    if they come near it. An embedding is a list of numbers; no pictures are kept. False deletes them.
-    `edge-siamese surroundings` shows how different each object is from them."""
+    """Keep embeddings of up to 500 scenes in which nothing registered was recognized, and of the empty places that objects
+    came to. What looks more like an empty place than like an object is not recognized. An embedding is a list of numbers; no
+    pictures are kept. False deletes them. `edge-siamese surroundings` shows how different each object is from them."""
+    tighten: bool = False
+    """Recognize an object more strictly if more scenes come near it than `false_accept_rate` allows."""
 
 
 class RegionSettings(Record):

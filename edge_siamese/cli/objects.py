@@ -152,11 +152,13 @@ def _print_surroundings(_: str, result: dict[str, Any]) -> None:
         return
     print()
     print_table(("object", "surroundings"), [(item["name"], item["text"]) for item in result["objects"]])
-    near = [item["name"] for item in result["objects"] if item["tightened"]]
+    near = [item["name"] for item in result["objects"] if item["near"]]
+    strict = [item["name"] for item in result["objects"] if item["tightened"]]
     if near:
         print()
-        print_line(f"recognized more strictly because of them: {', '.join(near)}")
-        print_line("another view may help: edge-siamese register NAME --view")
+        print_line(f"not different enough: {', '.join(near)}; add a view: edge-siamese register NAME --view")
+    if strict:
+        print_line(f"recognized more strictly because of that: {', '.join(strict)}")
 
 
 PRINTERS: dict[str, Printer] = {

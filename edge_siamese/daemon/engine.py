@@ -280,12 +280,14 @@ class Engine:
         self._tighten()
 
     def _tighten(self) -> None:
-        """Make the limits of objects stricter that the camera's surroundings come near."""
+        """Compare the objects with the camera's surroundings; makes their limits stricter if the settings say so."""
         for rule in self._rules.values():
             rule.support = rule.untightened
             if self.surroundings is not None:
                 rate, scenes = rule.acceptance.false_accept_rate, self.surroundings.scenes
-                rule.support, rule.fits = tightened(rule.untightened, self.head, rule.threshold, scenes, rate)
+                stricter, rule.fits = tightened(rule.untightened, self.head, rule.threshold, scenes, rate)
+                support = stricter if self.settings.surroundings.tighten else rule.untightened
+                rule.support = support.with_places(self.surroundings.places)
 
     def _can_build(self, entries: Sequence[SupportEntry]) -> bool:
         try:
@@ -367,9 +369,9 @@ class Engine:
         """Describe how near the camera's surroundings come to each object, by the rule of `[recognition]`."""
         if self.surroundings is None:
             return SurroundingsReport(False, 0, ())
-        support, fits = self._rule.untightened, self._rule.fits
+        support, fits, tighten = self._rule.untightened, self._rule.fits, self.settings.surroundings.tighten
         near = tuple(
-            ObjectSurroundings(uid, name, fit.further, fit.is_tightened, fit.text)
+            ObjectSurroundings(uid, name, fit.further, fit.is_near, fit.is_near and tighten, fit.text)
             for uid, name, fit in zip(support.uids, support.names, fits, strict=False)
         )
         return SurroundingsReport(True, len(self.surroundings.scenes), near)
@@ -425,8 +427,9 @@ class Engine:
 
     def _register_from(self, frame: Frame, waited: float, start: float) -> None:
         """Add a frame to the registration in progress; no region is recognized meanwhile."""
-        self._forget_scene()
         region = self.region(self.registrations.region)
+        self._learn_place(region)
+        self._forget_scene()
         area = region.area(frame.pixels)
         region.state.part = part = region.find_part(frame, area, keep=True)
         self.registrations.add(replace(frame, pixels=(part or area).of(frame.pixels)))
@@ -460,6 +463,14 @@ class Engine:
         state.sampler = state.sampler or self.surroundings.sampler()
         is_known = state.is_recognized or bool(region.tracker.present)
         self.surroundings.add(state.sampler.add(embedding, is_known), now)
+
+    def _learn_place(self, region: Region) -> None:
+        """Keep the empty place, if a new object came to it shortly before the registration that is in progress."""
+        sampler = region.state.sampler
+        if self.surroundings is None or sampler is None or self.registrations.adds_view:
+            return
+        if self.surroundings.add_place(sampler.place):
+            self._tighten()
 
     def _forget_scene(self) -> None:
         """Forget what the camera saw in the last minute: it may be the object that is being registered."""

@@ -137,6 +137,11 @@ class RegistrationSessions:
         return self._session is not None
 
     @property
+    def adds_view(self) -> bool:
+        """Whether the registration in progress adds a view to a registered object."""
+        return self._session is not None and self._session.request.target is not None
+
+    @property
     def region(self) -> str | None:
         """The region of the registration in progress; see `RegistrationRequest.region`."""
         return self._session.request.region if self._session else None

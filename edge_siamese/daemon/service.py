@@ -531,5 +531,5 @@ class Service:
 def _describe_surroundings(engine: Engine) -> dict[str, Any]:
     """The state of the surroundings as JSON values, with the objects that they come near."""
     report = engine.surroundings_report()
-    near = [{"name": item.name, "text": item.text} for item in report.objects if item.tightened]
+    near = [{"name": item.name, "text": item.text} for item in report.objects if item.near]
     return {"enabled": report.enabled, "scenes": report.scenes, "near": near[:MAX_NEAR_OBJECTS]}

@@ -36,6 +36,7 @@ class ObjectSurroundings(Record, frozen=True):
         float | None,
         Meta(description="Estimated share of scenes further away than its limit; null: too few scenes."),
     ]
+    near: Annotated[bool, Meta(description="Whether more scenes than allowed are within its limit.")]
     tightened: Annotated[bool, Meta(description="Whether its limit is stricter because of them.")]
     text: Annotated[str, Meta(description="Human-readable line.")]
 
@@ -64,7 +65,7 @@ class SurroundingsLearner:
         self, file: SurroundingsFile, encoder: Encoder, head: SigmoidDistanceHead, same: float
     ) -> None:
         self._file, self._model_id, self._head, self._same = file, encoder.model_id, head, same
-        self._known = Surroundings(head, same, file.load(encoder.model_id, encoder.dimensions))
+        self._known = Surroundings(head, same, *file.load(encoder.model_id, encoder.dimensions))
         self._pending: deque[tuple[float, Floats]] = deque()
         self._is_saved, self._has_changed = True, False
         self._write_at = self._update_at = -float("inf")
@@ -73,6 +74,18 @@ class SurroundingsLearner:
     def scenes(self) -> Floats:
         """float32 (N, D): the embeddings that are kept."""
         return self._known.scenes
+
+    @property
+    def places(self) -> Floats:
+        """float32 (P, D): the empty places that are kept."""
+        return self._known.places
+
+    def add_place(self, place: Floats | None) -> bool:
+        """Keep the empty place before an object came; returns whether it is another one. None: it is not certain."""
+        if place is None or not self._known.add_place(place):
+            return False
+        self._is_saved = False
+        return True
 
     def sampler(self) -> SceneSampler:
         """A sampler for a region."""
@@ -107,7 +120,7 @@ class SurroundingsLearner:
         if self._is_saved:
             return
         try:
-            self._file.save(self._model_id, self._known.scenes)
+            self._file.save(self._model_id, self._known.scenes, self._known.places)
             self._is_saved = True
         except StoreError as error:
             LOG.warning("the surroundings are not saved: %s", error)

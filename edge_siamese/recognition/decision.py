@@ -24,6 +24,7 @@ Rule = Literal[
     "below threshold",
     "below the object's own threshold",
     "nearer to a negative",
+    "nearer to the empty place",
     "nothing registered",
     "nothing to see",
 ]
@@ -33,6 +34,8 @@ MIN_LIMIT_FROM_IMPOSTORS = 0.5
 MIN_LIMIT_FROM_NEGATIVES = 0.8
 """Negatives set no limit below this fraction: one double press must not make an object unrecognizable."""
 
+MIN_PLACE_DISTANCE = 0.65
+"""An empty place within this fraction of the general threshold's distance of a view may show the object itself."""
 ANY_PREFERENCE = 0.5
 """The preference of two objects that are equally near."""
 
@@ -102,6 +105,8 @@ class Recognition:
             return f"{self.nearest} or {self.runner_up} (p = {self.probability:.2f} and {second_p:.2f})"
         if self.rule == "nearer to a negative":
             return f"unknown (nearest: {self.nearest}, p = {self.probability:.2f}, but a negative of it is nearer)"
+        if self.rule == "nearer to the empty place":
+            return f"unknown (nearest: {self.nearest}, p = {self.probability:.2f}, but the empty place is nearer)"
         p, threshold = _format_distinct(self.probability, self.threshold)
         own = ", its own threshold" if self.rule == "below the object's own threshold" else ""
         return f"unknown (nearest: {self.nearest}, p = {p} < {threshold}{own})"
@@ -130,6 +135,10 @@ class Recognition:
             ),
             "nearer to a negative": (
                 f"Unknown: {self.nearest} is nearest (p = {p}), but one of its negatives is nearer than any of its views."
+            ),
+            "nearer to the empty place": (
+                f"Unknown: {self.nearest} is nearest (p = {p}), but the place as it was before an object was registered is"
+                " nearer. If it is there, add a view."
             ),
         }[self.rule]
         result = [verdict, self._nearest_view()]
@@ -221,6 +230,8 @@ def decide(
         nearest = rejected[0]
         rule = scores.refusal(nearest) or "nearer to a negative"
     runner_up = scores.nearest()
+    if rule == "recognized" and scores.is_nearer_to_place(nearest):
+        rule = "nearer to the empty place"
     if rule == "recognized" and runner_up is not None and min_preference > ANY_PREFERENCE:
         is_possible = scores.refusal(runner_up) != "below the object's own threshold"
         if is_possible and preference(head, nearest.distance, runner_up.distance) < min_preference:
@@ -301,6 +312,19 @@ class _Scores:
         """Whether a negative of the object is at least as near as its nearest view."""
         negatives = self.support.negatives[self.support.negative_rows(candidate.place)]
         return len(negatives) > 0 and self._min_distance(negatives) <= candidate.distance
+
+    def is_nearer_to_place(self, candidate: _Candidate) -> bool:
+        """Whether an empty place is nearer than the object, and none of its views may show that place."""
+        places = self.support.places
+        if not (len(places) and 0.0 < self.threshold < 1.0):
+            return False
+        distances = self.head.paired_distances(self.query, places)
+        nearest = int(np.argmin(distances))
+        if float(distances[nearest]) >= candidate.distance:
+            return False
+        views = self.support.embeddings[self.support.rows(candidate.place)]
+        from_views = float(self.head.paired_distances(places[nearest : nearest + 1], views).min())
+        return from_views > MIN_PLACE_DISTANCE * self.head.distance_at(self.threshold)
 
     def refusal(self, candidate: _Candidate) -> Rule | None:
         """The rule that refuses the candidate, by the general threshold and its own limit; None if it passes."""

@@ -59,6 +59,8 @@ class SupportSet:
     """float32 (N,): the largest distance at which each object is recognized; inf if only the general threshold applies."""
     by_surroundings: Booleans
     """(N,): whether the limit follows from the camera's surroundings, not from negatives."""
+    places: Floats
+    """float32 (P, D): the empty places that the camera saw before objects came."""
 
     @classmethod
     def empty(cls, dimensions: int) -> SupportSet:
@@ -105,6 +107,7 @@ class SupportSet:
             negative_owners=_frozen(np.repeat(np.arange(len(entries), dtype=np.int64), counts)),
             limits=_frozen(bounds[seen]),
             by_surroundings=_frozen(np.zeros(len(seen), np.bool_)),
+            places=_frozen(none.copy()),
         )
         if not (np.isfinite(result.embeddings).all() and np.isfinite(result.negatives).all()):
             damaged = next(
@@ -156,6 +159,10 @@ class SupportSet:
         bounds = _frozen(_limits(limits, len(self)))
         return replace(self, limits=bounds, by_surroundings=_frozen(by_surroundings))
 
+    def with_places(self, places: Floats) -> SupportSet:
+        """The same objects with other empty places, float32 (P, D)."""
+        return replace(self, places=_frozen(places.copy()))
+
     def without(self, name: str) -> SupportSet:
         """A set without the object of this name or uid; raises `NoSuchObject` if there is none."""
         place = self._place(name)
@@ -171,6 +178,7 @@ class SupportSet:
             negative_owners=_frozen(owners - (owners > place)),
             limits=_frozen(np.delete(self.limits, place)),
             by_surroundings=_frozen(np.delete(self.by_surroundings, place)),
+            places=self.places,
         )
 
     def distances(self, head: SigmoidDistanceHead, queries: Floats) -> Floats:

@@ -24,6 +24,12 @@ MAX_BYTES = 2 * 1024 * 1024
 """Memory of them, which limits their number with more dimensions."""
 MIN_SCENE_FRAMES = 6
 """Frames of a scene: something that moves through the picture leaves none."""
+MIN_PLACE_FRAMES = 100
+"""Frames of a scene that may be the empty place: nobody holds an object still for so long before its registration."""
+MAX_STANDING_FRAMES = 300
+"""Frames for which an object may stand before the camera before it is registered."""
+MAX_PLACES = 16
+"""Empty places that are kept; a further one replaces the oldest."""
 MAX_SCENE_FRAMES = 600
 """After so many frames, a scene that stays is sampled, and begins again."""
 MIN_SCENES = 30
@@ -50,6 +56,8 @@ class SceneSampler:
 
     def __init__(self, head: SigmoidDistanceHead, same: float) -> None:
         self._head, self._same = head, same
+        self._place: Floats | None = None
+        self._standing = 0
         self.discard()
 
     def discard(self) -> None:
@@ -68,33 +76,48 @@ class SceneSampler:
             The embedding of the scene that ended with the previous frame, float32 (D,); None if it goes on, was too short,
             or showed an object.
         """
+        if embedding is None:
+            self._place, self._standing = None, 0
+            return self.end()
         ended = None
-        if embedding is None or self._differs(embedding) or self._frames >= MAX_SCENE_FRAMES:
+        if self._differs(embedding):
+            if self._standing >= MIN_PLACE_FRAMES:
+                self._place = None if self._is_known else self._mean()
+            self._standing, ended = 0, self.end()
+        elif self._frames >= MAX_SCENE_FRAMES:
             ended = self.end()
-        if embedding is not None:
-            self._sum = embedding.astype(np.float32) if self._sum is None else self._sum + embedding
-            self._frames += 1
-            self._is_known = self._is_known or is_known
+        self._sum = embedding.astype(np.float32) if self._sum is None else self._sum + embedding
+        self._frames, self._standing = self._frames + 1, self._standing + 1
+        self._is_known = self._is_known or is_known
         return ended
 
     def end(self) -> Floats | None:
         """End the scene; returns what `add` does."""
-        total, frames, is_known = self._sum, self._frames, self._is_known
+        scene = None if self._frames < MIN_SCENE_FRAMES or self._is_known else self._mean()
         self.discard()
-        if total is None or frames < MIN_SCENE_FRAMES or is_known:
-            return None
-        mean: Floats = total / np.float32(frames)
-        return mean
+        return scene
+
+    @property
+    def place(self) -> Floats | None:
+        """The place as it was for a while before the present scene began, float32 (D,).
+
+        None if it is not certain: nothing stood still for long enough, an object was recognized there, or the present scene
+        began long ago.
+        """
+        return self._place if self._standing <= MAX_STANDING_FRAMES else None
+
+    def _mean(self) -> Floats | None:
+        return None if self._sum is None else self._sum / np.float32(self._frames)
 
     def _differs(self, embedding: Floats) -> bool:
-        if self._sum is None:
+        mean = self._mean()
+        if mean is None:
             return False
-        mean = self._sum / np.float32(self._frames)
         return float(self._head.paired_distances(mean[None], embedding[None])[0]) > self._same
 
 
 class Surroundings:
-    """A bounded sample of scenes, of which no two show one thing.
+    """A bounded sample of scenes, and the empty places; no two scenes or places show one thing.
 
     If it is full, a scene replaces a random one. So scenes of a former place fade away, and frequent strangers do not
     displace rare ones.
@@ -103,16 +126,24 @@ class Surroundings:
         head: computes the distances.
         same: the distance within which two pictures show one thing.
         scenes: float32 (N, D), to begin with.
+        places: float32 (P, D), to begin with.
         random: chooses what is replaced.
     """
 
     def __init__(
-        self, head: SigmoidDistanceHead, same: float, scenes: Floats, random: Random | None = None
+        self,
+        head: SigmoidDistanceHead,
+        same: float,
+        scenes: Floats,
+        places: Floats | None = None,
+        random: Random | None = None,
     ) -> None:
         self._head, self._same, self._random = head, same, random or Random()
         self._capacity = max(1, min(MAX_SCENES, MAX_BYTES // (4 * scenes.shape[1])))
         self.scenes: Floats = scenes[: self._capacity].astype(np.float32)
         """float32 (N, D)."""
+        self.places: Floats = (scenes[:0] if places is None else places[-MAX_PLACES:]).astype(np.float32)
+        """float32 (P, D), the oldest first."""
 
     def __len__(self) -> int:
         """The number of scenes."""
@@ -129,9 +160,16 @@ class Surroundings:
             self.scenes[self._random.randrange(self._capacity)] = scene
         return True
 
+    def add_place(self, place: Floats) -> bool:
+        """Add an empty place, float32 (D,); returns whether it differs from all others."""
+        if len(self.places) and float(self._head.distances(place[None], self.places).min()) <= self._same:
+            return False
+        self.places = np.concatenate([self.places, place[None]])[-MAX_PLACES:]
+        return True
+
     def clear(self) -> None:
-        """Forget all scenes."""
-        self.scenes = self.scenes[:0]
+        """Forget all scenes and places."""
+        self.scenes, self.places = self.scenes[:0], self.places[:0]
 
 
 @dataclass(frozen=True)
@@ -142,8 +180,8 @@ class Fit:
     """The number of scenes that are certain to be something else."""
     further: float | None = None
     """The estimated share of scenes that are further away than the general limit; None with too few scenes."""
-    is_tightened: bool = False
-    """Whether the object has a stricter limit because of them."""
+    is_near: bool = False
+    """Whether more of them are within its limit than the requested share."""
 
     @property
     def text(self) -> str:
@@ -188,11 +226,11 @@ def tightened(
             continue
         fitted = _fit_truncated(certain, GUARD * general)
         limit = max(MIN_LIMIT * general, fitted.mean + deviations * fitted.stdev)
-        is_tightened = limit < min(general, float(limits[place]))
-        if is_tightened:
+        is_near = limit < min(general, float(limits[place]))
+        if is_near:
             limits[place] = limit
-        fits.append(Fit(len(certain), 1.0 - fitted.cdf(general), is_tightened))
-    by_surroundings = np.array([fit.is_tightened for fit in fits])
+        fits.append(Fit(len(certain), 1.0 - fitted.cdf(general), is_near))
+    by_surroundings = np.array([fit.is_near for fit in fits])
     return support.with_limits(limits, by_surroundings), tuple(fits)
 
 

@@ -1,6 +1,6 @@
 """The file with the embeddings of a camera's surroundings, beside the database of objects. It has no pictures.
 
-    surroundings.bin    one line of JSON, a `_Header`, then float16 (N, D), little-endian
+    surroundings.bin    one line of JSON, a `_Header`, then float16 (P + N, D), little-endian: places, then scenes
 
 It is written atomically. A file that is damaged, or of another model, is ignored and replaced by the next write: it can be
 learned again.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from edge_siamese.errors import StoreError
 from edge_siamese.recognition.imaging import Floats
@@ -36,6 +37,8 @@ class _Header(Record, frozen=True):
     model_id: str
     """The model that computed the embeddings."""
     dimensions: int
+    places: int
+    """The number of empty places."""
     sha256: str
     """Of everything after this line."""
 
@@ -50,9 +53,10 @@ class SurroundingsFile:
     def __init__(self, state: Path | None) -> None:
         self.path = None if state is None else state / FILE_NAME
 
-    def load(self, model_id: str, dimensions: int) -> Floats:
-        """The embeddings of a model, float32 (N, D); none if the file is missing, damaged, or of another model."""
-        nothing = np.empty((0, dimensions), np.float32)
+    def load(self, model_id: str, dimensions: int) -> tuple[Floats, Floats]:
+        """Scenes and places of a model, float32 (N, D) and (P, D); none if the file is missing, damaged, or of another."""
+        none = np.empty((0, dimensions), np.float32)
+        nothing = none, none
         if self.path is None:
             return nothing
         try:
@@ -65,18 +69,18 @@ class SurroundingsFile:
             LOG.warning("%s is ignored: %s", self.path, error)
             return nothing
 
-    def save(self, model_id: str, embeddings: Floats) -> None:
-        """Replace the embeddings, (N, D); raises `StoreError` if the file cannot be written."""
+    def save(self, model_id: str, scenes: Floats, places: Floats) -> None:
+        """Replace scenes and places, (N, D) and (P, D); raises `StoreError` if the file cannot be written."""
         if self.path is None:
             return
         if is_nearly_full(self.path.parent):
             raise StoreError(
                 f"the disk is nearly full: less than {DISK_RESERVE_BYTES >> 20} MiB are free in {self.path.parent}"
             )
-        with np.errstate(over="ignore"):
-            rows = embeddings.astype("<f2")
-        content = rows[np.isfinite(rows).all(axis=1)].tobytes()
-        header = _Header(VERSION, model_id, embeddings.shape[1], hashlib.sha256(content).hexdigest())
+        usable = [_half(rows) for rows in (places, scenes)]
+        content = b"".join(rows.tobytes() for rows in usable)
+        digest = hashlib.sha256(content).hexdigest()
+        header = _Header(VERSION, model_id, scenes.shape[1], len(usable[0]), digest)
         try:
             data = msgspec.json.encode(header) + b"\n" + content
             write_atomically(self.path, lambda file: file.write(data), mode=0o600)
@@ -95,7 +99,14 @@ class SurroundingsFile:
             raise StoreError(f"{self.path} cannot be deleted: {error.strerror or error}") from error
 
 
-def _decode(header: bytes, content: bytes, model_id: str, dimensions: int) -> Floats:
+def _half(rows: Floats) -> npt.NDArray[np.float16]:
+    """The rows in half precision, without those that it cannot represent."""
+    with np.errstate(over="ignore"):
+        half = rows.astype("<f2")
+    return np.asarray(half[np.isfinite(half).all(axis=1)])
+
+
+def _decode(header: bytes, content: bytes, model_id: str, dimensions: int) -> tuple[Floats, Floats]:
     known = convert(parse_json(header), _Header)
     if known.version != VERSION:
         raise SchemaError("version", f"must be {VERSION}, not {known.version}")
@@ -103,11 +114,14 @@ def _decode(header: bytes, content: bytes, model_id: str, dimensions: int) -> Fl
         raise SchemaError("sha256", "is not that of the content")
     if (known.model_id, known.dimensions) != (model_id, dimensions):
         LOG.info("the surroundings were learned with another model, %s, and are ignored", known.model_id)
-        return np.empty((0, dimensions), np.float32)
+        none = np.empty((0, dimensions), np.float32)
+        return none, none
     try:
         rows = np.frombuffer(content, "<f2").reshape(-1, dimensions).astype(np.float32)
     except ValueError:
         raise SchemaError("dimensions", f"do not match a content of {len(content)} bytes") from None
     if not np.isfinite(rows).all():
         raise SchemaError("sha256", "is that of numbers that are not finite")
-    return rows
+    if not 0 <= known.places <= len(rows):
+        raise SchemaError("places", f"must be at most {len(rows)}, not {known.places}")
+    return rows[known.places :], rows[: known.places]

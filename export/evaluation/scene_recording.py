@@ -106,6 +106,10 @@ class SceneRecorder(_SimulatedDaemon):
         for shot in shots:
             self._show(shot, 1.0)
 
+    def embed_place(self) -> Floats:
+        """Embed the latest frame, of an empty place: float32 (1, D), or (0, D) if the engine would not encode it."""
+        return self._embed([] if self._gate.image is None else [self._gate.image])
+
     def record(self, shots: Iterable[Shot]) -> Recording:
         """Watch a visit."""
         images, rows, held = list[Bytes](), list[int](), 0
@@ -211,6 +215,17 @@ class SceneWatcher(_SimulatedDaemon):
         # The recording decided which frames are encoded.
         settings = structs.replace(settings, camera=structs.replace(settings.camera, focus="center"))
         super().__init__(contender, self._replay, settings)
+
+    def see_place(self, place: Floats) -> None:
+        """Let the engine know the empty place, as it does when an object comes to it and is registered.
+
+        Args:
+            place: what `SceneRecorder.embed_place` returned.
+        """
+        if self._engine.surroundings is not None:
+            for embedding in place:
+                self._engine.surroundings.add_place(embedding)
+            self._engine.reload_objects()
 
     def register(self, view: NewView | None, to: str | None = None) -> str | None:
         """Register a view as the daemon does after a press.

@@ -113,6 +113,8 @@ class ScriptRecording:
     """Views by the visit during which the button was pressed; None if the frames were not good enough."""
     recordings: dict[Visit, Recording]
     """Recordings of all other visits."""
+    places: dict[int, Floats]
+    """By place: its embedding while it is empty, (1, D), or (0, D) if it would not be encoded."""
 
 
 def write_script(
@@ -193,9 +195,10 @@ class _StoppedError(Exception):
 def _record(
     contender: Contender, composer: VideoComposer, script: Script, advance: Callable[[], None]
 ) -> ScriptRecording:
-    script_recording = ScriptRecording({}, {})
+    script_recording = ScriptRecording({}, {}, {})
     for stop in script.by_place():
         arrays = _cached_stop(contender, composer, stop, advance)
+        script_recording.places[stop.place] = arrays["place"]
         for visit, embedding in zip(stop.presses, arrays["views"], strict=True):
             script_recording.views[visit] = (
                 None if np.isnan(embedding[0]) else NewView(embedding, (), "button")
@@ -234,6 +237,7 @@ def _record_stop(
     """Record what happens at a place.
 
     Returns:
+        place: float32 (1, D) or (0, D), the empty place before all visits.
         views: float32 (presses, D), NaN where the frames were not good enough.
         rows: int32 (others, T), as in `Recording`.
         counts: (others,), embeddings of each recording.
@@ -245,6 +249,7 @@ def _record_stop(
         for place in (stop.before, stop.place):
             light = composer.light(place, np.random.default_rng([composer.seed, 45, place]))
             recorder.settle(composer.empty_shots(place, light, SETTLE_SECONDS, 0))
+        empty = recorder.embed_place()
         for visit in stop.presses:
             view = recorder.press(list(composer.shots(visit)))
             views.append(nothing if view is None else view.embedding)
@@ -253,6 +258,7 @@ def _record_stop(
             recordings.append(recorder.record(composer.shots(visit)))
             advance()
     return {
+        "place": empty,
         "views": np.stack(views) if views else np.empty((0, len(nothing)), np.float32),
         "rows": np.stack([recording.rows for recording in recordings]),
         "counts": np.array([len(recording.embeddings) for recording in recordings]),

@@ -224,6 +224,8 @@ def _watch(
     result = _DrawResult([], [], [], [], [], [])
     places = sorted({script.homes[index] for index in objects})
     with closing(SceneWatcher(contender)) as watcher:
+        for place in places:
+            watcher.see_place(script_recording.places[place])
         uids = dict[int, str | None]()
         for index in objects:
             first, *further = (script_recording.views[visit] for visit in script.presses[index][:presses])

@@ -48,7 +48,8 @@ export function mount(place, { heading, signal, uid, name: setTitle }) {
   const compare = async () => {
     const { objects } = await get("/surroundings", { signal });
     const known = objects.find((one) => one.uid === uid);
-    const advice = known?.tightened ? " It is recognized more strictly because of that; another view may help." : "";
+    const strict = known?.tightened ? " It is recognized more strictly because of that." : "";
+    const advice = known?.near ? `${strict} Another view may help.` : "";
     setText(others, known ? `${sentence(known.text)}.${advice}` : "");
   };
 

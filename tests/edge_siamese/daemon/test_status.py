@@ -45,7 +45,7 @@ def service(tmp_path: Path) -> Callable[..., Any]:
             registrations=SimpleNamespace(busy=busy),
             model_report=lambda: {"model_id": "tiny"},
             surroundings_report=lambda: SurroundingsReport(
-                True, 40, tuple(ObjectSurroundings("0", name, 0.9, True, "90 %") for name in "abcdefg")
+                True, 40, tuple(ObjectSurroundings("0", name, 0.9, True, False, "90 %") for name in "abcdefg")
             ),
             frames=100,
         )

@@ -99,10 +99,76 @@ class TestLearning:
         rig.store.close()
 
 
+class TestPlaces:
+    """Frames of 0.1 s. `stranger(1)` is the empty place."""
+
+    @staticmethod
+    def places(rig: Rig) -> Floats:
+        assert rig.engine.surroundings is not None
+        return rig.engine.surroundings.places
+
+    def test_the_place_before_an_object_came_is_kept(self, rig: Rig) -> None:
+        rig.show(*[stranger(1)] * 100, *[DISC] * 20, *[RING] * 5)
+        rig.learn("ring", RING)
+        np.testing.assert_allclose(self.places(rig), rig.encoder.embed([stranger(1)]), atol=1e-5)
+        np.testing.assert_array_equal(rig.engine.support.places, self.places(rig))
+
+    def test_a_place_that_stays_for_hours_is_one(self, rig: Rig) -> None:
+        rig.show(*[stranger(1)] * 1230, *[RING] * 5)
+        rig.learn("ring", RING)
+        np.testing.assert_allclose(self.places(rig), rig.encoder.embed([stranger(1)]), atol=1e-5)
+
+    def test_what_was_held_there_for_a_moment_is_no_place(self, rig: Rig) -> None:
+        """It may be the object, in another pose."""
+        rig.show(*[stranger(1)] * 99, *[RING] * 5)
+        rig.learn("ring", RING)
+        assert len(self.places(rig)) == 0
+
+    def test_an_object_that_stood_there_all_the_time_is_no_place(self, rig: Rig) -> None:
+        rig.show(*[stranger(1)] * 200, *[RING] * 301)
+        rig.learn("ring", RING)
+        assert len(self.places(rig)) == 0
+
+    def test_a_recognized_object_is_no_place(self, rig: Rig) -> None:
+        rig.learn("ring", RING)
+        rig.show(*[RING] * 200, *[DISC] * 5)
+        rig.learn("disc", DISC)
+        assert len(self.places(rig)) == 0
+
+    def test_a_further_view_brings_no_place(self, rig: Rig) -> None:
+        known = rig.learn("ring", RING).object
+        assert known is not None
+        rig.show(*[stranger(1)] * 100, *[DISC] * 5)
+        rig.learn("ring", DISC, target=known.uid)
+        assert len(self.places(rig)) == 0
+
+    def test_it_is_kept_through_a_restart(self, rig: Rig, tmp_path: Path) -> None:
+        file = SurroundingsFile(tmp_path)
+        learner = SurroundingsLearner(file, rig.encoder, FAKE_HEAD, 0.5)
+        place = rig.encoder.embed([stranger(1)])[0]
+        assert (learner.add_place(place), learner.add_place(place), learner.add_place(None)) == (
+            True,
+            False,
+            False,
+        )
+        learner.save()
+        again = SurroundingsLearner(file, rig.encoder, FAKE_HEAD, 0.5)
+        np.testing.assert_allclose(again.places, place[None], atol=1e-3)
+        again.clear()
+        assert len(again.places) == 0
+
+
 class TestLimits:
     @pytest.fixture
-    def crowded(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    def crowded(self, tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
         """It knows a ring, and strangers that resemble the ring."""
+        settings = structs.replace(SETTINGS, surroundings=SurroundingsSettings(tighten=True))
+        rig = Rig(tmp_path, bundle, settings)
+        yield self.fill(rig, monkeypatch)
+        rig.store.close()
+
+    @staticmethod
+    def fill(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
         monkeypatch.setattr(surroundings, "MIN_SCENES", 8)
         rig.learn("ring", RING)
         rig.learn("disc", DISC)
@@ -139,9 +205,21 @@ class TestLimits:
         report = crowded.engine.surroundings_report()
         assert (report.enabled, report.scenes) == (True, 60)
         ring, disc = report.objects
-        assert (ring.name, ring.tightened, disc.name, disc.tightened) == ("ring", True, "disc", False)
+        assert (ring.name, ring.near, ring.tightened) == ("ring", True, True)
+        assert (disc.name, disc.near, disc.tightened) == ("disc", False, False)
         assert ring.further is not None and 0.5 < ring.further < 0.99
         assert ring.text.endswith(" % of what this camera sees is further away")
+
+    def test_by_default_the_objects_are_only_compared(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wait_until_kept(self.fill(rig, monkeypatch))
+        assert not rig.engine.support.by_surroundings.any()
+        assert np.isinf(rig.engine.support.limits).all()
+        assert [(item.near, item.tightened) for item in rig.engine.surroundings_report().objects] == [
+            (True, False),
+            (False, False),
+        ]
 
     def test_clearing_restores_the_limits(self, crowded: Rig) -> None:
         wait_until_kept(crowded)
@@ -220,7 +298,7 @@ class TestFile:
 
     def test_clearing_deletes_the_file(self, rig: Rig, tmp_path: Path) -> None:
         file = SurroundingsFile(tmp_path)
-        file.save(rig.encoder.model_id, self.scene(1)[None])
+        file.save(rig.encoder.model_id, self.scene(1)[None], self.scene(2)[None])
         engine = self.engine(rig, file)
         assert engine.clear_surroundings() == 1
         assert not (tmp_path / "surroundings.bin").exists()
@@ -229,7 +307,7 @@ class TestFile:
 
     def test_turning_it_off_deletes_the_file(self, rig: Rig, tmp_path: Path) -> None:
         file = SurroundingsFile(tmp_path)
-        file.save(rig.encoder.model_id, self.scene(1)[None])
+        file.save(rig.encoder.model_id, self.scene(1)[None], self.scene(2)[None])
         self.engine(rig, file, surroundings=SurroundingsSettings(enabled=False))
         assert not (tmp_path / "surroundings.bin").exists()
 

@@ -193,6 +193,38 @@ def test_probabilities_that_round_to_one_are_told_apart() -> None:
     assert (found.name, found.runner_up, found.probability, found.margin) == ("same", "near", 1.0, 0.0)
 
 
+class TestPlaces:
+    """Distances of the query: 0.3 to the mug; the general threshold's is 0.39."""
+
+    @staticmethod
+    def decided(*places: float, threshold: float = GENERAL) -> Recognition:
+        support = SupportSet.build((entry("mug", at(0.3)), entry("cup", at(0.35))), 2)
+        return decide(support.with_places(np.array([at(place) for place in places])), HEAD, ORIGIN, threshold)
+
+    def test_what_looks_more_like_the_empty_place_is_unknown(self) -> None:
+        found = self.decided(9.0, -0.1)
+        assert (found.name, found.uid, found.nearest) == (None, None, "mug")
+        assert found.rule == "nearer to the empty place"
+        assert str(found) == "unknown (nearest: mug, p = 0.88, but the empty place is nearer)"
+        assert found.explain()[0] == (
+            "Unknown: mug is nearest (p = 0.88), but the place as it was before an object was registered is nearer. "
+            "If it is there, add a view."
+        )
+
+    @pytest.mark.parametrize("place", [-0.3, 0.7, 9.0])
+    def test_a_place_that_is_not_nearer_changes_nothing(self, place: float) -> None:
+        assert self.decided(place).name == "mug"
+
+    def test_a_place_that_may_show_the_object_itself_changes_nothing(self) -> None:
+        """Within 0.65 of the general threshold's distance, 0.253, of one of its views."""
+        assert self.decided(0.05).name == "mug"
+        assert self.decided(0.04).name is None
+
+    @pytest.mark.parametrize("threshold", [0.0, 1.0])
+    def test_without_a_threshold_there_is_no_distance(self, threshold: float) -> None:
+        assert self.decided(-0.1, threshold=threshold).rule in ("recognized", "below threshold")
+
+
 class TestLookAlikes:
     """The head's scale is 10: a difference of 0.04 in distance is one of 0.4 in log-odds, a preference of 0.599."""
 

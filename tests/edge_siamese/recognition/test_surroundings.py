@@ -90,7 +90,7 @@ class TestSurroundings:
 
     def test_a_full_sample_replaces_a_random_scene(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(surroundings, "MAX_SCENES", 2)
-        known = Surroundings(HEAD, SAME, np.array([at(0), at(40), at(80)]), Random(1))
+        known = Surroundings(HEAD, SAME, np.array([at(0), at(40), at(80)]), random=Random(1))
         before = known.scenes
         assert len(known) == 2
         assert known.add(at(120))
@@ -134,7 +134,7 @@ MUG = SupportSet.of({"mug": [at(0)]}, 4)
 class TestTightened:
     def test_far_surroundings_change_nothing(self) -> None:
         support, (fit,) = tightened(MUG, HEAD, GENERAL, normal_scenes(1.2, 0.08), 0.01)
-        assert (fit.scenes, fit.is_tightened) == (200, False)
+        assert (fit.scenes, fit.is_near) == (200, False)
         assert fit.further == pytest.approx(NormalDist().cdf(5.0), abs=1e-6)
         assert fit.text == "99.99 % of what this camera sees is further away"
         np.testing.assert_array_equal(support.limits, [np.inf])
@@ -143,7 +143,7 @@ class TestTightened:
     def test_the_limit_lets_the_requested_share_pass(self) -> None:
         """1 % of the scenes are within 0.751, and 2.3 % within 0.8; the fit sees those beyond 0.88."""
         support, (fit,) = tightened(MUG, HEAD, GENERAL, normal_scenes(1.1, 0.15), 0.01)
-        assert fit.is_tightened
+        assert fit.is_near
         assert float(support.limits[0]) == pytest.approx(0.751, abs=0.01)
         assert fit.further == pytest.approx(0.977, abs=0.003)
         assert support.by_surroundings.tolist() == [True]
@@ -157,7 +157,7 @@ class TestTightened:
     def test_no_limit_falls_below_a_fraction_of_the_general_one(self) -> None:
         support, (fit,) = tightened(MUG, HEAD, GENERAL, normal_scenes(1.0, 0.2), 1e-9)
         assert float(support.limits[0]) == pytest.approx(0.8 * 0.8)
-        assert fit.is_tightened
+        assert fit.is_near
 
     @pytest.mark.parametrize("distance", [0.81, 0.87, 0.95])
     def test_unrecognized_views_of_the_object_itself_change_nothing(self, distance: float) -> None:
@@ -165,7 +165,7 @@ class TestTightened:
         far = normal_scenes(1.25, 0.08)
         own = scenes_at(np.full(20, distance), seed=1)
         support, (fit,) = tightened(MUG, HEAD, GENERAL, np.concatenate([far, own]), 0.01)
-        assert not fit.is_tightened
+        assert not fit.is_near
         assert support.limits[0] == np.inf
 
     def test_an_object_registered_later_is_not_its_own_stranger(self) -> None:
@@ -179,12 +179,12 @@ class TestTightened:
         scenes = scenes_at(np.full(MIN_SCENES - 1, 0.9))
         assert tightened(MUG, HEAD, GENERAL, scenes, 0.01)[1] == (Fit(MIN_SCENES - 1),)
         enough = normal_scenes(1.0, 0.2, 60)
-        assert tightened(MUG, HEAD, GENERAL, enough, 0.01)[1][0].is_tightened
+        assert tightened(MUG, HEAD, GENERAL, enough, 0.01)[1][0].is_near
 
     def test_a_stricter_limit_of_negatives_stays(self) -> None:
         strict = MUG.with_limits([0.65])
         support, (fit,) = tightened(strict, HEAD, GENERAL, normal_scenes(1.1, 0.15), 0.01)
-        assert (float(support.limits[0]), fit.is_tightened) == (pytest.approx(0.65), False)
+        assert (float(support.limits[0]), fit.is_near) == (pytest.approx(0.65), False)
 
     @pytest.mark.parametrize("threshold", [0.0, 1.0])
     def test_without_a_threshold_there_is_no_distance(self, threshold: float) -> None:
