@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_siamese.cli.main import main
+from edge_siamese.cli.objects import PRINTERS
 from edge_siamese.errors import CameraStalled
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.imaging import Bytes
@@ -233,6 +234,34 @@ class TestScores:
         daemon.stage.error = CameraStalled("it hangs")
         until(lambda: daemon.service.engine and daemon.service.engine.latest is None)
         assert refused("explain") == "there is no frame to explain: no frames: it hangs"
+
+
+class TestSurroundings:
+    def test_they_are_shown_and_cleared(self, daemon: Daemon, command: Command, mug: str) -> None:
+        none = "the camera has seen 0 scenes without a registered object\n"
+        assert command("surroundings") == none
+        command("register", "mug", "--picture", mug)
+        assert command("surroundings").splitlines()[-1].split(maxsplit=1) == [
+            "mug",
+            "this camera has seen 0 of the 30 other scenes that are needed",
+        ]
+        (item,) = json.loads(command("surroundings", "--json"))["objects"]
+        assert (item["name"], item["further"], item["near"], item["tightened"]) == ("mug", None, False, False)
+        assert command("surroundings", "clear") == "0 scenes of the surroundings forgotten\n"
+
+    def test_objects_that_are_near_are_named(self, capsys: pytest.CaptureFixture[str]) -> None:
+        item = {"further": 0.9, "near": True, "tightened": False, "text": "90.0 % is further away"}
+        result = {"enabled": True, "scenes": 1, "objects": [{**item, "name": "mug"}, {**item, "name": "cup"}]}
+        PRINTERS["surroundings"]("surroundings", result)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "the camera has seen 1 scene without a registered object"
+        assert lines[-1] == "not different enough: mug, cup; add a view: edge-siamese register NAME --view"
+        result["objects"][0]["tightened"] = True  # type: ignore[index]
+        PRINTERS["surroundings"]("surroundings", result)
+        assert capsys.readouterr().out.splitlines()[-1] == "recognized more strictly because of that: mug"
+        PRINTERS["surroundings"]("surroundings", {"enabled": False})
+        off = "the surroundings are not learned: see [surroundings] in the settings\n"
+        assert capsys.readouterr().out == off
 
 
 class TestCollections:
