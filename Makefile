@@ -94,11 +94,12 @@ model-glyphs: setup  ## make the shipped bundle for handwriting, from the kept w
 	@.venv/bin/python -m export impostors build/glyphs --store build/paper/impostors
 	@.venv/bin/python -m export ship build/glyphs --as glyphs
 
-model-objects: photographs models  ## make the shipped bundle for objects: 3.5 hours; needs EDGE_SIAMESE_DATA, a folder with grocery/
+model-objects: photographs models  ## make the shipped bundle for objects: 2.5 hours; needs EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export render build/models/BlendSwap-CC-BY.sh3f build/models/KatorLegaz.sh3f \
 		build/models/Reallusion.sh3f build/models/Scopia.sh3f --views 8 --side 176 --out build/turntable/training \
 		--credits docs/credits.md
-	@for recipe in objects-first objects-second objects; do .venv/bin/python -m export pipeline --recipe $$recipe || exit 1; done
+	@.venv/bin/python -m export pipeline --recipe objects-first
+	@.venv/bin/python -m export pipeline --recipe objects
 	@.venv/bin/python -m export impostors build/objects --store build/photographs/anything/impostors
 	@.venv/bin/python -m export ship build/objects --as objects
 

@@ -21,7 +21,6 @@ from export.data.sources import source_names
 from export.encoder_names import EXTRACTOR_NOTATION, PIXELS, TIMM_NOTATION
 from export.encoders import ENCODERS, EncoderNetwork
 from export.encoders.efficientnet_lite import weights_installed
-from export.training.distillation import encoder_with_largest_pictures
 from export.training.settings import (
     AUGMENTATION_NAMES,
     BUNDLE_PREFIX,
@@ -223,11 +222,6 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         help="unrelated pictures on which the encoder has to keep its initial embeddings, or those of the teacher",
     )
     group.add_argument(
-        "--published-encoder",
-        metavar="NAME",
-        help="distillation: the encoder with its published weights in the teacher (default: the same as --encoder)",
-    )
-    group.add_argument(
         "--published-weight",
         type=amount,
         metavar="X",
@@ -351,12 +345,11 @@ def default_encoder(data: str | None) -> str:
 def splits_for(settings: TrainingSettings, encoder: EncoderNetwork, data_root: Path | None) -> Splits:
     """The data of a run."""
     composed = len(source_names(settings.data)) > 1 or settings.data.startswith("turntable:")
-    pictured = encoder_with_largest_pictures(settings, encoder)
-    larger = pictured.preprocessing if composed else None
+    larger = encoder.preprocessing if composed else None
     return load_splits(
         settings.data,
         encoder.preprocessing,
         data_root=data_root,
         seed=settings.seed,
-        training_preprocessing=pictured.training_preprocessing or larger,
+        training_preprocessing=encoder.training_preprocessing or larger,
     )

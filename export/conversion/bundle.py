@@ -495,11 +495,9 @@ def _anti_forgetting(settings: dict[str, Any]) -> str:
         return ""
     data, weight = Path(settings["anti_forgetting_data"]).name, settings["anti_forgetting_weight"]
     if settings.get("objective") == "distillation":
-        name = settings.get("published_encoder")
-        which = f"`{name}`, which has {published_weights(name)}" if name else "the published one"
         return (
             "- Distillation: the embeddings of the initial network and, with weight "
-            f"{settings.get('published_weight', 0.5):g}, of {which}; also of unrelated pictures (`{data}`).\n"
+            f"{settings.get('published_weight', 0.5):g}, of the published one; also of unrelated pictures (`{data}`).\n"
         )
     return f"- Anti-forgetting loss: on unrelated pictures (`{data}`), with weight {weight:g}.\n"
 

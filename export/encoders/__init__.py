@@ -13,7 +13,6 @@ from export.encoders.efficientnet_lite import (
     EfficientNetLite0,
     EfficientNetLite0Full,
     EfficientNetLite0Small,
-    EfficientNetLite2Full,
 )
 from export.encoders.glyphnet import GlyphNet
 from export.encoders.koch2015 import Koch2015, KochHead
@@ -32,14 +31,7 @@ __all__ = [
 
 ENCODERS: dict[str, type[EncoderNetwork]] = {
     network.name: network
-    for network in (
-        GlyphNet,
-        Koch2015,
-        EfficientNetLite0,
-        EfficientNetLite0Full,
-        EfficientNetLite0Small,
-        EfficientNetLite2Full,
-    )
+    for network in (GlyphNet, Koch2015, EfficientNetLite0, EfficientNetLite0Full, EfficientNetLite0Small)
 }
 
 

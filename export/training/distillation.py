@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_siamese.errors import SettingsError
-from edge_siamese.recognition.imaging import Bytes
 from export.data.images import ImageSet
-from export.encoders import EncoderNetwork, build_encoder
+from export.encoders import EncoderNetwork
 from export.training.objectives import Batch, Draw, Objective
 from export.training.retention import UnrelatedPictures
-from export.training.settings import TrainingSettings
 
 FITTED_IMAGES = 2048
 """Number of pictures to which the common embedding and the student's first projection are fitted."""
@@ -31,13 +28,12 @@ RIDGE = 0.3
 class Teacher(nn.Module):
     """Two networks side by side: pixels (N, C, H, W), float32 in 0..255, to unit vectors (N, D).
 
-    Each network sees the pictures at its own size. Its embeddings are scaled to unit length, centered on their mean over
-    pictures of anything, and scaled to unit length again. Both are weighted, concatenated, and reduced to D principal
-    components.
+    The embeddings of each network are scaled to unit length, centered on their mean over pictures of anything, and scaled to
+    unit length again. Both are weighted, concatenated, and reduced to D principal components.
 
     Args:
         finetuned: the network that was trained on objects.
-        published: a network with its published weights; its projection is fitted to the pictures.
+        published: the network with its published weights; its projection is fitted to the pictures.
         published_weight: weight of the published network in squared distances, 0 to 1.
         pictures: pictures of anything.
     """
@@ -50,14 +46,12 @@ class Teacher(nn.Module):
         pictures: UnrelatedPictures,
     ) -> None:
         super().__init__()
-        sample = [pixels.to(finetuned.device) for pixels in pictures.sample(FITTED_IMAGES)]
-        published.fit_projection(
-            np.concatenate([_as_bytes(resized(pixels, published.cropped_size)) for pixels in sample])
-        )
+        published.fit_projection(pictures.images)
         self.networks = nn.ModuleList([finetuned, published]).eval().requires_grad_(False)
         self.factors = ((1.0 - published_weight) ** 0.5, published_weight**0.5)
+        sample = [pixels.to(finetuned.device) for pixels in pictures.sample(FITTED_IMAGES)]
         with torch.no_grad():
-            units = [torch.cat([self._unit(net, pixels) for pixels in sample]) for net in self.networks]
+            units = [torch.cat([F.normalize(net(pixels)) for pixels in sample]) for net in self.networks]
             self.means = [unit.mean(dim=0) for unit in units]
             both = self._side_by_side(units)
             self.mean = both.mean(dim=0)
@@ -66,13 +60,8 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
-        units = [self._unit(network, pixels) for network in self.networks]
+        units = [F.normalize(network(pixels)) for network in self.networks]
         return F.normalize((self._side_by_side(units) - self.mean) @ self.components)
-
-    @staticmethod
-    def _unit(network: nn.Module, pixels: Tensor) -> Tensor:
-        assert isinstance(network, EncoderNetwork)
-        return F.normalize(network(resized(pixels, network.cropped_size)))
 
     def _side_by_side(self, units: Iterable[Tensor]) -> Tensor:
         parts = zip(self.factors, units, self.means, strict=True)
@@ -113,7 +102,7 @@ class DistillationStep(nn.Module):
         self, encoder: EncoderNetwork, objective: Distillation, teacher: Teacher, pictures: UnrelatedPictures
     ) -> None:
         super().__init__()
-        self.encoder, self.objective, self.size = encoder, objective, encoder.cropped_size
+        self.encoder, self.objective = encoder, objective
         # Not a submodule: distributed training synchronizes the parameters of submodules, and the teacher has none to train.
         self.targets: Callable[[Tensor], Tensor] = lambda pixels: teacher(pixels)
         self.pictures = pictures
@@ -122,33 +111,8 @@ class DistillationStep(nn.Module):
         """Pixels float32 (B, C, H, W) in 0..255 to the loss, a scalar; labels are not used."""
         unrelated = self.pictures.batch(len(pixels) // 2, step).to(pixels.device)
         pixels = torch.cat([pixels, unrelated])
-        embeddings = self.encoder(resized(pixels, self.size))
-        loss: Tensor = self.objective(embeddings, self.targets(pixels))
+        loss: Tensor = self.objective(self.encoder(pixels), self.targets(pixels))
         return loss
-
-
-def encoder_with_largest_pictures(settings: TrainingSettings, encoder: EncoderNetwork) -> EncoderNetwork:
-    """The encoder whose training pictures are drawn: the student, or its published teacher if that one's are larger."""
-    if not settings.published_encoder:
-        return encoder
-    with torch.random.fork_rng(devices=[]):
-        published = build_encoder(settings.published_encoder)
-    return max(encoder, published, key=lambda network: network.cropped_size)
-
-
-def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pixels (N, C, H, W) at another height and width; the same if they have it."""
-    if tuple(pixels.shape[2:]) == size:
-        return pixels
-    return F.interpolate(pixels, size, mode="bilinear", antialias=True).contiguous(
-        memory_format=torch.channels_last
-    )
-
-
-def _as_bytes(pixels: Tensor) -> Bytes:
-    """Pixels (N, C, H, W), float32 in 0..255, to uint8 (N, H, W, C)."""
-    result: Bytes = pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-    return result
 
 
 @torch.no_grad()
@@ -170,8 +134,7 @@ def fit_to_teacher(encoder: EncoderNetwork, teacher: Teacher, pictures: Unrelate
     encoder.eval()
     features, targets = [], []
     for pixels in pictures.sample(FITTED_IMAGES):
-        own = resized(pixels.to(device), encoder.cropped_size)
-        features.append(encoder.features(own))  # type: ignore[operator]
+        features.append(encoder.features(pixels.to(device)))  # type: ignore[operator]
         targets.append(teacher(pixels.to(device)))
     inputs, outputs = torch.cat(features).double(), torch.cat(targets).double()
     mean, mean_output = inputs.mean(dim=0), outputs.mean(dim=0)

@@ -107,8 +107,6 @@ class TrainingSettings:
     objective `distillation`; empty for none."""
     anti_forgetting_weight: float = 4.0
     """Weight of the anti-forgetting loss relative to the objective."""
-    published_encoder: str = ""
-    """Distillation: the encoder with its published weights in the teacher; empty for the same as the student."""
     published_weight: float = 0.5
     """Distillation: weight of the published network in the teacher, 0 to 1."""
     discriminant: bool = False
@@ -194,10 +192,6 @@ class TrainingSettings:
                 )
             if not self.anti_forgetting_data:
                 raise SettingsError("distillation needs pictures of anything: --anti-forgetting-data DIR")
-        elif self.published_encoder:
-            raise SettingsError(
-                "published_encoder is a part of the teacher; it needs --objective distillation"
-            )
         if self.objective == "pairs" and self.batch % 4:
             raise SettingsError(f"batch must be a multiple of 4 with the objective pairs, not {self.batch}")
 
@@ -289,9 +283,6 @@ ENCODER_DEFAULTS["efficientnet-lite0-small"] = replace(
 )
 ENCODER_DEFAULTS["efficientnet-lite0-full"] = replace(
     ENCODER_DEFAULTS["efficientnet-lite0"], encoder="efficientnet-lite0-full"
-)
-ENCODER_DEFAULTS["efficientnet-lite2-full"] = replace(
-    ENCODER_DEFAULTS["efficientnet-lite0"], encoder="efficientnet-lite2-full"
 )
 
 

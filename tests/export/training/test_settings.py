@@ -190,15 +190,12 @@ def test_training_options_cover_every_setting() -> None:
     drawings = replace(settings_for("glyphnet"), synthetic_alphabets=5)
     assert {line.split(":")[0] for line in changed.differences(settings_for("efficientnet-lite0"))} == {
         field.name for field in fields(TrainingSettings)
-    } - {
-        "encoder", "synthetic_alphabets", "data_shares", "pictures_per_class", "initialization", "published_encoder",
-    }  # fmt: skip
+    } - {"encoder", "synthetic_alphabets", "data_shares", "pictures_per_class", "initialization"}
     several = settings_for(
         "efficientnet-lite0-full", "grocery,anything:photos", data_shares="2,1", pictures_per_class=2
     )
     random = settings_for("koch2015", initialization="he")
-    distilled = replace(changed, objective="distillation", published_encoder="efficientnet-lite2-full")
-    for settings in (changed, drawings, several, random, distilled):
+    for settings in (changed, drawings, several, random):
         assert parse_options(training_options(settings)) == settings
     assert training_options(drawings) == [
         "--data", "omniglot", "--encoder", "glyphnet", "--synthetic-alphabets", "5"
