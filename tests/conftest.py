@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,17 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def device_python() -> Path:
-    """The interpreter with the device's packages: tflite-runtime, numpy 1, no torch."""
+    """The interpreter with the device's packages, without torch: on Python 3.11 tflite-runtime and numpy 1."""
     path = Path(os.environ.get(DEVICE_PYTHON) or ROOT / ".venv-device" / "bin" / "python")
     if not path.exists():
         pytest.skip(f"no interpreter of the device at {path}; {DEVICE_PYTHON} can name another")
     return path
+
+
+@pytest.fixture(scope="session")
+def device_tflite(device_python: Path) -> str:
+    """The TFLite runtime of that interpreter."""
+    ask = "import importlib.util as i; print('tflite-runtime' if i.find_spec('tflite_runtime') else 'ai-edge-litert')"
+    return subprocess.run(
+        [str(device_python), "-c", ask], capture_output=True, text=True, check=True
+    ).stdout.strip()

@@ -309,9 +309,9 @@ def test_what_is_installed_is_listed() -> None:
 
 
 def test_the_packages_of_the_device_give_the_same_numbers(
-    bundle: Bundle, device_python: Path, tmp_path: Path
+    bundle: Bundle, device_python: Path, device_tflite: str, tmp_path: Path
 ) -> None:
-    """tflite-runtime and numpy 1, in an interpreter of their own, through the command line."""
+    """On Python 3.11 tflite-runtime and numpy 1, in an interpreter of their own, through the command line."""
     np.save(tmp_path / "images.npy", IMAGES)
 
     def device(*arguments: str) -> Any:
@@ -323,14 +323,14 @@ def test_the_packages_of_the_device_give_the_same_numbers(
     for precision in ("fp32", "int8"):
         out = str(tmp_path / f"{precision}.npy")
         arguments = (str(bundle.path), str(tmp_path / "images.npy"), "--out", out, "--precision", precision)
-        result = device("embed", *arguments, "--runtime", "tflite-runtime")
-        assert result["runtime"] == "tflite-runtime"
+        result = device("embed", *arguments, "--runtime", device_tflite)
+        assert result["runtime"] == device_tflite
         embeddings = np.load(out)
         if precision == "fp32":
             np.testing.assert_allclose(embeddings, EXPECTED, atol=2e-6)
         if "ai-edge-litert" in available_runtimes():
             here = load_encoder(bundle, "ai-edge-litert", precision).embed_prepared(IMAGES)
             assert cosines(embeddings, here).min() > 0.999
-    report = device("selftest", str(bundle.path), "--runtime", "tflite-runtime")
+    report = device("selftest", str(bundle.path), "--runtime", device_tflite)
     assert report["passed"] is True
     assert [one["precision"] for one in report["reports"]] == ["fp32", "int8"]
