@@ -289,12 +289,6 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         help="batch normalization keeps its initial running statistics",
     )
     group.add_argument(
-        "--discriminant",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="weight the directions of the embedding by how well they tell the classes of a group apart",
-    )
-    group.add_argument(
         "--ema-fraction",
         type=amount,
         metavar="X",

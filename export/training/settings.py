@@ -109,8 +109,6 @@ class TrainingSettings:
     """Weight of the anti-forgetting loss relative to the objective."""
     published_weight: float = 0.5
     """Distillation: weight of the published network in the teacher, 0 to 1."""
-    discriminant: bool = False
-    """The kept weights include a discriminant weighting of the embedding, which is found on the training images."""
     ema_fraction: float = 0.02
     """The kept weights are an exponential moving average over about this fraction of the run; 0 keeps the last ones."""
     validations: int = 20

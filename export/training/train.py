@@ -38,7 +38,6 @@ from export.progress import TrainingProgress
 from export.provenance import data_fingerprint, outcome, versions
 from export.training import checkpoint
 from export.training.checkpoint import BEST, CHECKPOINT, History, prepare_directory
-from export.training.discriminant import last_layer, with_discriminant
 from export.training.distillation import Distillation, DistillationStep, Teacher, fit_to_teacher
 from export.training.distributed import Workers, check_batch_size, join_workers
 from export.training.network import TorchEncoder, load_run
@@ -215,8 +214,6 @@ class TrainingRun:
         if settings.initialization != "encoder":
             encoder.initialize(settings.initialization)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if settings.discriminant:
-            last_layer(encoder)
         self.origin = load_initial_weights(settings, splits, encoder)
         self.unrelated = self.teacher = None
         if settings.anti_forgetting_data:
@@ -388,8 +385,6 @@ class TrainingRun:
     def validate(self) -> float:
         """Validation accuracy of the averaged weights, which are kept if they are the best so far."""
         candidate = interpolate_weights(self.initial, self.ema, self.settings.finetuned_weight)
-        if self.settings.discriminant:
-            candidate = with_discriminant(candidate, self.splits.train)
         with self.autocast():
             accuracy = validation_accuracy(candidate, self.splits.validation, self.settings)
         best = self.state.best_accuracy

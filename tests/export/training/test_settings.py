@@ -178,7 +178,6 @@ def test_training_options_cover_every_setting() -> None:
         max_gradient_norm=0.5,
         precision="bfloat16",
         freeze_batch_statistics=False,
-        discriminant=True,
         finetuned_weight=0.0,
         anti_forgetting_data="other photos",
         published_weight=0.25,
