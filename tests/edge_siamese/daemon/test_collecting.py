@@ -68,6 +68,7 @@ def test_views_and_mistakes_are_given(daemon: Daemon, capsys: pytest.CaptureFixt
     ]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
+    size = (daemon.home / "pictures.zip").stat().st_size
     assert (found["pictures"], found["without_pictures"], found["bytes"]) == (2, 0, size)
     assert list((daemon.state / "outgoing").iterdir()) == []
 

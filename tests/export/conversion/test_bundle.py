@@ -567,13 +567,13 @@ def test_golden_images_are_pairs_of_both_kinds(built: BuiltBundle) -> None:
 def test_impostors_are_embeddings_of_validation_images_by_the_network(
     built: BuiltBundle, network: TrainedNetwork
 ) -> None:
-    """Of few images, all of them; int8 rounds to half a 127th of the largest component."""
+    """Of few images, all of them; int8 rounds to half a 127th of the largest component, and lengths change as much."""
     validation = SPLITS.validation
     assert len(validation) <= 512
     np.testing.assert_array_equal(impostor_images(validation), np.arange(len(validation)))
     expected = TorchEncoder(network.module).embed_prepared(validation.images)
     assert built.bundle.impostors is not None
-    bound = 0.6 / 127 * np.abs(expected).max(axis=1, keepdims=True)
+    bound = 1.0 / 127 * np.abs(expected).max(axis=1, keepdims=True)
     assert (np.abs(built.bundle.impostors - expected) <= bound).all()
     assert np.load(built.bundle.path / "impostors.npy").dtype == np.int8
     assert [item.path for item in built.bundle.manifest.attachments] == [
