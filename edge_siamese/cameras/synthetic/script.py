@@ -202,14 +202,14 @@ def demo_script(names: Sequence[str], pace: float = 1.0) -> Script:
         steps += [
             show(name, start, start + 3.2, f"a new object appears: the {name}"),
             *press((start + 1.1) * pace, f"the button is pressed: register the {name}"),
-            show(name, start + 5.0, start + 8.0, f"the {name} appears again"),
+            show(name, start + 5.0, start + 8.0, f"an object appears again: the {name}"),
         ]
     steps += [
         show(unknown, 30.5, 33.5, f"an object that was never registered appears: the {unknown}"),
         show(mistake, 35.0, 41.2, f"a new object appears: the {mistake}"),
         *press(36.1 * pace, f"the button is pressed: register the {mistake}"),
         *hold(38.6 * pace, f"the button is held: undo, which forgets the {mistake}"),
-        show(mistake, 42.7, 45.7, f"the {mistake} appears again and is unknown now"),
+        show(mistake, 42.7, 45.7, f"an object appears again, unknown now: the {mistake}"),
     ]
     begin = 46.5
     for number, name in enumerate((first, second, unknown, third)):

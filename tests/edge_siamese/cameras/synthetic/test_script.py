@@ -148,14 +148,14 @@ def test_the_demo_tells_its_story() -> None:
     assert captions[:3] == (
         (1.0, "a new object appears: the anchor"),
         (2.1, "the button is pressed: register the anchor"),
-        (6.0, "the anchor appears again"),
+        (6.0, "an object appears again: the anchor"),
     )
     assert [text for at, text in captions if 30.0 < at < 46.0] == [
         "an object that was never registered appears: the ladder",
         "a new object appears: the fish",
         "the button is pressed: register the fish",
         "the button is held: undo, which forgets the fish",
-        "the fish appears again and is unknown now",
+        "an object appears again, unknown now: the fish",
     ]
 
 
