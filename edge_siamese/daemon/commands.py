@@ -538,7 +538,7 @@ COMMANDS = (
     Command(
         "surroundings",
         NoArguments,
-        "Show how different each object is from what the camera sees besides.",
+        "Show how different each object is from everything else the camera sees.",
         "surroundings",
         SOCKET_HTTP,
         http="GET /surroundings",

@@ -129,7 +129,7 @@ class Engine:
         self._rules: dict[tuple[float | None, float], Rule] = {}
         self._rule = self._rule_for(settings.recognition)
         self.surroundings = _learner(settings, surroundings, encoder, self.head, self._rule.acceptance)
-        """What this camera sees beside the registered objects; None if it is not learned."""
+        """What this camera sees besides the registered objects; None if it is not learned."""
         self._publish, self._signal = publish, signal
         self._quarantine = quarantine or Quarantine(None)
         self.mistakes = mistakes or KeptMistakes(None)
@@ -280,7 +280,7 @@ class Engine:
         self._tighten()
 
     def _tighten(self) -> None:
-        """Compare the objects with the camera's surroundings; makes their limits stricter if the settings say so."""
+        """Compare the objects with the camera's surroundings, and make their limits stricter if the settings say so."""
         for rule in self._rules.values():
             rule.support = rule.untightened
             if self.surroundings is not None:

@@ -105,7 +105,7 @@ class Decision(Record):
     ]
     view_count: Annotated[int, Meta(description="Number of that object's views.")]
     by_surroundings: Annotated[
-        bool, Meta(description="Whether what the camera sees besides makes the threshold stricter.")
+        bool, Meta(description="Whether other things the camera sees make the threshold stricter.")
     ]
     text: Annotated[str, Meta(description="Human-readable line.")]
     explanation: Annotated[tuple[str, ...], Meta(description="How it was decided, in sentences.")]

@@ -180,7 +180,7 @@ def check_quarantine(context: Context) -> Iterator[Finding]:
 
 
 def check_surroundings(context: Context) -> Iterator[Finding]:
-    """Whether the objects differ enough from what the camera sees besides."""
+    """Whether the objects differ enough from everything else the camera sees."""
     report = (context.daemon or {}).get("surroundings")
     if not report:
         yield Finding(
@@ -194,7 +194,9 @@ def check_surroundings(context: Context) -> Iterator[Finding]:
         remedy = f"register another view: edge-siamese register {shlex.quote(item['name'])} --view"
         yield Finding("surroundings", "warning", f"{item['name']}: only {item['text']}", remedy)
     if not report["near"]:
-        text = f"no object looks like what this camera sees besides ({counted(report['scenes'], 'scene')})"
+        text = (
+            f"no object looks like anything else that this camera sees ({counted(report['scenes'], 'scene')})"
+        )
         yield Finding("surroundings", "ok", text)
 
 

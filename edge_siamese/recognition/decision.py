@@ -78,7 +78,7 @@ class Recognition:
     runner_up_uid: str | None = None
     """The uid of `runner_up`."""
     by_surroundings: bool = False
-    """Whether the object's own threshold follows from what the camera sees besides, not from negatives."""
+    """Whether the object's own threshold follows from other things the camera sees, not from negatives."""
 
     @property
     def is_undecided(self) -> bool:
@@ -125,8 +125,8 @@ class Recognition:
         verdict = {
             "recognized": f"This is {self.nearest}: p = {p} reaches {whose}, {threshold}.",
             "look-alikes": (
-                f"This is {self.nearest} or {self.runner_up}: both are about as near. Turn it, or add a view of each from "
-                f"the side where they differ."
+                f"This is {self.nearest} or {self.runner_up}: both are about equally near. Turn it, or add a view of "
+                "each from the side where they differ."
             ),
             "below threshold": f"Unknown: {self.nearest} is nearest, but p = {p} is below {whose}, {threshold}.",
             "below the object's own threshold": (
@@ -259,7 +259,7 @@ def decide(
 
 
 def preference(head: SigmoidDistanceHead, nearest: float, other: float) -> float:
-    """The probability of the nearest of two objects, if it is one of them and both are as frequent.
+    """The probability of the nearest of two objects, if it is one of them and both are equally frequent.
 
     By Bayes' rule, the odds of one object rather than the other are the quotient of the odds that the head gives to each.
 

@@ -48,7 +48,7 @@ class Sighting:
         place = f'"{self.region}"' if self.region else ""
         if self.kind == "undecided":
             where = f" in {place}" if place else ""
-            return f"{self.name} or {self.other_name}{where}: both are about as near (p = {self.probability:.2f})"
+            return f"{self.name} or {self.other_name}{where}: both are about equally near (p = {self.probability:.2f})"
         if self.kind == "appeared":
             return f"{self.name} appeared{place and ' in '}{place} (p = {self.probability:.2f})"
         if self.kind == "seen":

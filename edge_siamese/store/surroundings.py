@@ -54,9 +54,11 @@ class SurroundingsFile:
         self.path = None if state is None else state / FILE_NAME
 
     def load(self, model_id: str, dimensions: int) -> tuple[Floats, Floats]:
-        """Scenes and places of a model, float32 (N, D) and (P, D); none if the file is missing, damaged, or of another."""
-        none = np.empty((0, dimensions), np.float32)
-        nothing = none, none
+        """Load what a model learned: scenes, float32 (N, D), and places, float32 (P, D).
+
+        Both are empty if the file is missing or damaged, or if another model wrote it.
+        """
+        nothing = np.empty((0, dimensions), np.float32), np.empty((0, dimensions), np.float32)
         if self.path is None:
             return nothing
         try:

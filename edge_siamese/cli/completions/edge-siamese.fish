@@ -37,7 +37,7 @@ complete -c edge-siamese -n '__edge_siamese_at ' -a undo -d 'Undo the last chang
 complete -c edge-siamese -n '__edge_siamese_at ' -a wrong -d 'Reject the last recognition and keep it as a negative example.'
 complete -c edge-siamese -n '__edge_siamese_at ' -a score -d 'Recognize the objects in pictures.'
 complete -c edge-siamese -n '__edge_siamese_at ' -a explain -d 'Explain the decision on the current frame or on a picture.'
-complete -c edge-siamese -n '__edge_siamese_at ' -a surroundings -d 'Show how different each object is from what the camera sees besides.'
+complete -c edge-siamese -n '__edge_siamese_at ' -a surroundings -d 'Show how different each object is from everything else the camera sees.'
 complete -c edge-siamese -n '__edge_siamese_at ' -a model -d 'List the installed and the shipped models.'
 complete -c edge-siamese -n '__edge_siamese_at ' -a dashboard -d 'Show the dashboard\'s URL; manage its password and tokens.'
 complete -c edge-siamese -n '__edge_siamese_at ' -a info -d 'Describe a bundle and the runtimes of this machine.'

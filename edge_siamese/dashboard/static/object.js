@@ -44,7 +44,7 @@ export function mount(place, { heading, signal, uid, name: setTitle }) {
     }
   };
 
-  /** How different the object is from what the camera sees besides. */
+  /** How different the object is from everything else the camera sees. */
   const compare = async () => {
     const { objects } = await get("/surroundings", { signal });
     const known = objects.find((one) => one.uid === uid);

@@ -199,7 +199,7 @@ def test_objects_that_look_like_the_surroundings_need_another_view(context: Cont
     assert found({"surroundings": off}) == [Finding("surroundings", "ok", "they are not learned")]
     clear = {"enabled": True, "scenes": 1, "near": []}
     assert found({"surroundings": clear}) == [
-        Finding("surroundings", "ok", "no object looks like what this camera sees besides (1 scene)")
+        Finding("surroundings", "ok", "no object looks like anything else that this camera sees (1 scene)")
     ]
     near = [{"name": "red mug", "text": "98.1 % of what this camera sees is further away"}]
     assert found({"surroundings": {"enabled": True, "scenes": 50, "near": near}}) == [
