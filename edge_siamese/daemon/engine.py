@@ -19,7 +19,7 @@ from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.quarantine import Quarantine
 from edge_siamese.daemon.regions import LastRecognized, Region, Regions, Rule
 from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationSessions, object_data
-from edge_siamese.daemon.surroundings import ObjectSurroundings, SurroundingsLearner, SurroundingsReport
+from edge_siamese.daemon.surroundings import SurroundingsReport, learner_for
 from edge_siamese.daemon.telemetry import CurrentView, Observations, Outcome, RegionView, Stage, outcome
 from edge_siamese.errors import (
     ControlError,
@@ -33,14 +33,12 @@ from edge_siamese.events import Event, problem_event
 from edge_siamese.models.bundle import Bundle, choose_acceptance
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
-from edge_siamese.recognition.decision import Acceptance, Recognition, blank_recognition, decide
+from edge_siamese.recognition.decision import Recognition, blank_recognition, decide
 from edge_siamese.recognition.embedding import Encoder, make_crop
-from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats, prepare
 from edge_siamese.recognition.quality import is_blank
 from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognition.support import SupportEntry, SupportSet
-from edge_siamese.recognition.surroundings import tightened
 from edge_siamese.recognition.tracking import Sighting
 from edge_siamese.settings import RecognitionSettings, RegionSettings, Settings, without_recognition_settings
 from edge_siamese.store import ImportResult, StoredObject, SupportStore
@@ -65,26 +63,6 @@ class _SameEmbedding:
 
     def embed_prepared(self, images: Bytes) -> Floats:
         return np.repeat(self._embedding[np.newaxis], len(images), axis=0)
-
-
-def _learner(
-    settings: Settings,
-    file: SurroundingsFile | None,
-    encoder: Encoder,
-    head: SigmoidDistanceHead,
-    acceptance: Acceptance,
-) -> SurroundingsLearner | None:
-    """What learns the surroundings; None if the settings do not allow it, which also deletes what was learned."""
-    file = file or SurroundingsFile(None)
-    if not settings.surroundings.enabled:
-        try:
-            file.delete()
-        except StoreError as error:
-            LOG.warning("%s", error)
-        return None
-    if not 0.0 < acceptance.threshold < 1.0:
-        return None  # there is no distance within which two pictures show one thing
-    return SurroundingsLearner(file, encoder, head, head.distance_at(acceptance.threshold))
 
 
 class Engine:
@@ -128,7 +106,13 @@ class Engine:
         self.head = bundle.head
         self._rules: dict[tuple[float | None, float], Rule] = {}
         self._rule = self._rule_for(settings.recognition)
-        self.surroundings = _learner(settings, surroundings, encoder, self.head, self._rule.acceptance)
+        self.surroundings = learner_for(
+            settings.surroundings,
+            surroundings or SurroundingsFile(None),
+            encoder,
+            self.head,
+            self._rule.acceptance,
+        )
         """What this camera sees besides the registered objects; None if it is not learned."""
         self._publish, self._signal = publish, signal
         self._quarantine = quarantine or Quarantine(None)
@@ -277,17 +261,14 @@ class Engine:
             rule.untightened, rule.threshold = rule.acceptance.build_support(
                 entries, self.encoder.dimensions, self.head
             )
-        self._tighten()
+        self._apply_surroundings()
 
-    def _tighten(self) -> None:
-        """Compare the objects with the camera's surroundings, and make their limits stricter if the settings say so."""
+    def _apply_surroundings(self) -> None:
         for rule in self._rules.values():
-            rule.support = rule.untightened
-            if self.surroundings is not None:
-                rate, scenes = rule.acceptance.false_accept_rate, self.surroundings.scenes
-                stricter, rule.fits = tightened(rule.untightened, self.head, rule.threshold, scenes, rate)
-                support = stricter if self.settings.surroundings.tighten else rule.untightened
-                rule.support = support.with_places(self.surroundings.places)
+            if self.surroundings is None:
+                rule.support = rule.untightened
+            else:
+                self.surroundings.apply_to(rule)
 
     def _can_build(self, entries: Sequence[SupportEntry]) -> bool:
         try:
@@ -367,14 +348,8 @@ class Engine:
 
     def surroundings_report(self) -> SurroundingsReport:
         """Describe how near the camera's surroundings come to each object, by the rule of `[recognition]`."""
-        if self.surroundings is None:
-            return SurroundingsReport(False, 0, ())
-        support, fits, tighten = self._rule.untightened, self._rule.fits, self.settings.surroundings.tighten
-        near = tuple(
-            ObjectSurroundings(uid, name, fit.further, fit.is_near, fit.is_near and tighten, fit.text)
-            for uid, name, fit in zip(support.uids, support.names, fits, strict=False)
-        )
-        return SurroundingsReport(True, len(self.surroundings.scenes), near)
+        learner = self.surroundings
+        return SurroundingsReport(False, 0, ()) if learner is None else learner.report(self._rule)
 
     def clear_surroundings(self) -> int:
         """Forget what was learned about the surroundings; returns the number of scenes.
@@ -386,7 +361,7 @@ class Engine:
             return 0
         count = self.surroundings.clear()
         self._forget_scene()
-        self._tighten()
+        self._apply_surroundings()
         return count
 
     def close(self) -> None:
@@ -446,23 +421,16 @@ class Engine:
         state.part = part
         if part is None:
             state.recognition = blank_recognition(region.rule.threshold)
-            self._learn(region, None, frame.time)
+            if self.surroundings is not None:
+                self.surroundings.watch(region, None, frame.time)
             return False
         read = part.of(frame.pixels)
         state.recognition, embedding = self._recognize(read, region.rule, times)
-        self._learn(region, embedding, frame.time)
+        if self.surroundings is not None:
+            self.surroundings.watch(region, embedding, frame.time)
         if state.recognition.uid is not None and embedding is not None:
             state.last = LastRecognized(state.recognition.uid, replace(frame, pixels=read), embedding)
         return embedding is not None
-
-    def _learn(self, region: Region, embedding: Floats | None, now: float) -> None:
-        """Add what a region shows to what is known about the surroundings."""
-        if self.surroundings is None:
-            return
-        state = region.state
-        state.sampler = state.sampler or self.surroundings.sampler()
-        is_known = state.is_recognized or bool(region.tracker.present)
-        self.surroundings.add(state.sampler.add(embedding, is_known), now)
 
     def _learn_place(self, region: Region) -> None:
         """Keep the empty place, if a new object came to it shortly before the registration that is in progress."""
@@ -470,7 +438,7 @@ class Engine:
         if self.surroundings is None or sampler is None or self.registrations.adds_view:
             return
         if self.surroundings.add_place(sampler.place):
-            self._tighten()
+            self._apply_surroundings()
 
     def _forget_scene(self) -> None:
         """Forget what the camera saw in the last minute: it may be the object that is being registered."""
@@ -501,7 +469,7 @@ class Engine:
         for region in self.regions:
             self._publish_sightings(region, region.tracker.tick(now))
         if self.surroundings is not None and self.surroundings.tick(now):
-            self._tighten()
+            self._apply_surroundings()
         if self._stale:
             self._store_changed()
 

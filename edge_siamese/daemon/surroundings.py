@@ -8,11 +8,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from edge_siamese.daemon.regions import Region, Rule
 from edge_siamese.errors import StoreError
+from edge_siamese.recognition.decision import Acceptance
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Floats
-from edge_siamese.recognition.surroundings import SceneSampler, Surroundings
+from edge_siamese.recognition.surroundings import SceneSampler, Surroundings, tightened
+from edge_siamese.settings import SurroundingsSettings
 from edge_siamese.store.surroundings import SurroundingsFile
 from edge_siamese.validation import Record
 
@@ -59,12 +62,19 @@ class SurroundingsLearner:
         encoder: computes the embeddings. Scenes of another model are ignored.
         head: computes the distances.
         same: the distance within which two pictures show one thing.
+        tighten: whether objects that the surroundings come near get a stricter limit.
     """
 
     def __init__(
-        self, file: SurroundingsFile, encoder: Encoder, head: SigmoidDistanceHead, same: float
+        self,
+        file: SurroundingsFile,
+        encoder: Encoder,
+        head: SigmoidDistanceHead,
+        same: float,
+        tighten: bool = False,
     ) -> None:
         self._file, self._model_id, self._head, self._same = file, encoder.model_id, head, same
+        self._tighten = tighten
         self._known = Surroundings(head, same, *file.load(encoder.model_id, encoder.dimensions))
         self._pending: deque[tuple[float, Floats]] = deque()
         self._is_saved, self._has_changed = True, False
@@ -80,6 +90,13 @@ class SurroundingsLearner:
         """float32 (P, D): the empty places that are kept."""
         return self._known.places
 
+    def watch(self, region: Region, embedding: Floats | None, now: float) -> None:
+        """Learn from what a region shows, after its recognition: an embedding, float32 (D,); None if nothing is new."""
+        state = region.state
+        state.sampler = state.sampler or SceneSampler(self._head, self._same)
+        is_known = state.is_recognized or bool(region.tracker.present)
+        self.add(state.sampler.add(embedding, is_known), now)
+
     def add_place(self, place: Floats | None) -> bool:
         """Keep the empty place before an object came; returns whether it is another one. None: it is not certain."""
         if place is None or not self._known.add_place(place):
@@ -87,9 +104,19 @@ class SurroundingsLearner:
         self._is_saved = False
         return True
 
-    def sampler(self) -> SceneSampler:
-        """A sampler for a region."""
-        return SceneSampler(self._head, self._same)
+    def apply_to(self, rule: Rule) -> None:
+        """Compare the objects of a rule with the surroundings, and set what they are recognized by."""
+        rate = rule.acceptance.false_accept_rate
+        stricter, rule.fits = tightened(rule.untightened, self._head, rule.threshold, self.scenes, rate)
+        rule.support = (stricter if self._tighten else rule.untightened).with_places(self.places)
+
+    def report(self, rule: Rule) -> SurroundingsReport:
+        """Describe how near the surroundings come to each object of a rule."""
+        objects = tuple(
+            ObjectSurroundings(uid, name, fit.further, fit.is_near, fit.is_near and self._tighten, fit.text)
+            for uid, name, fit in zip(rule.untightened.uids, rule.untightened.names, rule.fits, strict=True)
+        )
+        return SurroundingsReport(True, len(self.scenes), objects)
 
     def add(self, scene: Floats | None, now: float) -> None:
         """Keep a scene, unless something is registered soon. None: there is none."""
@@ -133,3 +160,22 @@ class SurroundingsLearner:
         self._known.clear()
         self._is_saved, self._has_changed = True, False
         return count
+
+
+def learner_for(
+    settings: SurroundingsSettings,
+    file: SurroundingsFile,
+    encoder: Encoder,
+    head: SigmoidDistanceHead,
+    acceptance: Acceptance,
+) -> SurroundingsLearner | None:
+    """What learns the surroundings; None if the settings do not allow it, which also deletes what was learned."""
+    if not settings.enabled:
+        try:
+            file.delete()
+        except StoreError as error:
+            LOG.warning("%s", error)
+        return None
+    if not 0.0 < acceptance.threshold < 1.0:
+        return None  # there is no distance within which two pictures show one thing
+    return SurroundingsLearner(file, encoder, head, head.distance_at(acceptance.threshold), settings.tighten)
