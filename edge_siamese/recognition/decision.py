@@ -138,7 +138,7 @@ class Recognition:
             ),
             "nearer to the empty place": (
                 f"Unknown: {self.nearest} is nearest (p = {p}), but the place as it was before an object was registered is"
-                " nearer. If it is there, add a view."
+                f" nearer. If {self.nearest} is there, add a view of it."
             ),
         }[self.rule]
         result = [verdict, self._nearest_view()]

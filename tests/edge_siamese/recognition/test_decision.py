@@ -208,7 +208,7 @@ class TestPlaces:
         assert str(found) == "unknown (nearest: mug, p = 0.88, but the empty place is nearer)"
         assert found.explain()[0] == (
             "Unknown: mug is nearest (p = 0.88), but the place as it was before an object was registered is nearer. "
-            "If it is there, add a view."
+            "If mug is there, add a view of it."
         )
 
     @pytest.mark.parametrize("place", [-0.3, 0.7, 9.0])
