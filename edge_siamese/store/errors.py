@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from edge_siamese.errors import StoreError
+from edge_siamese.system.files import DISK_RESERVE_BYTES, is_nearly_full
 
 _FULL = "the disk is full: {path} could not be written, nothing was changed; free some space and try again"
 _READ_ONLY = (
@@ -65,6 +66,14 @@ def store_error(error: sqlite3.Error | UnicodeDecodeError | OSError, path: Path)
     if template is None:
         return StoreError(f"{path} cannot be used, nothing was changed: {reason}")
     return StoreError(template.format(path=path, error=reason))
+
+
+def require_free_space(directory: Path) -> None:
+    """Raise `StoreError` if the disk of a directory is nearly full."""
+    if is_nearly_full(directory):
+        raise StoreError(
+            f"the disk is nearly full: less than {DISK_RESERVE_BYTES >> 20} MiB are free in {directory}"
+        )
 
 
 def _sqlite_code(error: Exception) -> int:

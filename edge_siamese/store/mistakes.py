@@ -21,10 +21,10 @@ import msgspec
 from edge_siamese.errors import EdgeSiameseError, NoSuchObject, PictureError, StoreError, SupportError
 from edge_siamese.pictures import decode_png, encode_png
 from edge_siamese.recognition.imaging import Bytes
-from edge_siamese.store.errors import store_error
+from edge_siamese.store.errors import require_free_space, store_error
 from edge_siamese.store.names import checked_name
 from edge_siamese.store.records import StoreQueries
-from edge_siamese.system.files import DISK_RESERVE_BYTES, is_nearly_full, write_atomically
+from edge_siamese.system.files import write_atomically
 from edge_siamese.validation import Record, SchemaError, convert, parse_json, require_time
 
 LOG = logging.getLogger(__name__)
@@ -136,10 +136,7 @@ class KeptMistakes:
         return ""
 
     def _write(self, directory: Path, mistake: Mistake) -> None:
-        if is_nearly_full(directory.parent):
-            raise StoreError(
-                f"the disk is nearly full: less than {DISK_RESERVE_BYTES >> 20} MiB are free in {directory.parent}"
-            )
+        require_free_space(directory.parent)
         files = self._files()
         number = int(files[-1].name.partition("-")[0]) + 1 if files else 1
         path = directory / f"{number:08d}-{mistake.uid}.json"

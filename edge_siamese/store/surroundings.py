@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from edge_siamese.errors import StoreError
 from edge_siamese.recognition.imaging import Floats
-from edge_siamese.store.errors import store_error
-from edge_siamese.system.files import DISK_RESERVE_BYTES, is_nearly_full, write_atomically
+from edge_siamese.store.errors import require_free_space, store_error
+from edge_siamese.system.files import write_atomically
 from edge_siamese.validation import Record, SchemaError, convert, parse_json
 
 LOG = logging.getLogger(__name__)
@@ -75,10 +75,7 @@ class SurroundingsFile:
         """Replace scenes and places, (N, D) and (P, D); raises `StoreError` if the file cannot be written."""
         if self.path is None:
             return
-        if is_nearly_full(self.path.parent):
-            raise StoreError(
-                f"the disk is nearly full: less than {DISK_RESERVE_BYTES >> 20} MiB are free in {self.path.parent}"
-            )
+        require_free_space(self.path.parent)
         usable = [_half(rows) for rows in (places, scenes)]
         content = b"".join(rows.tobytes() for rows in usable)
         digest = hashlib.sha256(content).hexdigest()

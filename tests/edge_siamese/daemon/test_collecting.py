@@ -14,7 +14,7 @@ from edge_siamese.cli.main import main
 from edge_siamese.daemon.client import reload
 from edge_siamese.errors import ControlError, SupportError
 from edge_siamese.models.bundle import Bundle
-from edge_siamese.store import mistakes
+from edge_siamese.store import errors
 from edge_siamese.store.picture_archive import open_pictures
 from tests.edge_siamese.daemon.running import MUG, PEN, Daemon, daemon_in, model_of, until
 
@@ -142,7 +142,7 @@ def test_mistakes_survive_a_restart_and_go_with_an_undo(daemon: Daemon) -> None:
 
 
 def test_a_mistake_that_cannot_be_kept_is_reported(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mistakes, "is_nearly_full", lambda _: True)
+    monkeypatch.setattr(errors, "is_nearly_full", lambda _: True)
     daemon.learn("mug", MUG)
     daemon.show(MUG, "mug")
     assert daemon.ask("wrong", actual="cup")["object"]["negatives"] == 1

@@ -12,7 +12,7 @@ import pytest
 
 from edge_siamese.errors import StoreError, SupportError
 from edge_siamese.pictures import decode_png
-from edge_siamese.store import SupportStore, mistakes
+from edge_siamese.store import SupportStore, errors, mistakes
 from edge_siamese.store.mistakes import Actual, KeptMistakes
 from edge_siamese.store.undo_log import MAX_UNDOS
 from tests.edge_siamese.store.samples import MODEL, NOW, open_store, picture, view
@@ -133,7 +133,7 @@ def test_a_write_that_fails_costs_the_mistake_alone(
     store: SupportStore, kept: KeptMistakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reject(store, kept, 3)
-    monkeypatch.setattr(mistakes, "is_nearly_full", lambda _: True)
+    monkeypatch.setattr(errors, "is_nearly_full", lambda _: True)
     assert kept.keep(store, store.object("mug").uid, picture(4), NOBODY) == (
         "the picture of a wrong recognition is not kept for training: the disk is nearly full: less than 64 MiB are free "
         f"in {tmp_path}"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import StoreError
-from edge_siamese.store import surroundings
+from edge_siamese.store import errors
 from edge_siamese.store.surroundings import SurroundingsFile
 
 PLACES = np.array([[1.0, 0.0, 0.0]], np.float32)
@@ -100,7 +100,7 @@ def test_numbers_beyond_half_precision_are_left_out(tmp_path: Path) -> None:
 def test_a_nearly_full_disk_keeps_the_former_file(
     file: SurroundingsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(surroundings, "is_nearly_full", lambda _: True)
+    monkeypatch.setattr(errors, "is_nearly_full", lambda _: True)
     with pytest.raises(StoreError, match="the disk is nearly full: less than 64 MiB are free"):
         file.save("model-1", ROWS[:1], PLACES)
     assert file.load("model-1", 3)[0].shape == (2, 3)
