@@ -599,6 +599,17 @@ def test_the_true_name_of_the_current_recognition_is_typed(daemon: Daemon, colle
     assert known(daemon, "mug")["negatives"] == 1
 
 
+def test_the_true_name_is_asked_for_before_the_first_status_has_arrived(daemon: Daemon, collecting: Window) -> None:
+    window, page = collecting, collecting.page
+    page.route("**/api/v1/stream*", lambda route: None)  # held
+    page.reload()
+    window.go("live")
+    window.click("Wrong: this is not the recognized object")
+    expect(page.get_by_role("dialog", name="This was not mug").get_by_label("What was it?")).to_be_focused()
+    assert known(daemon, "mug")["negatives"] == 0
+    page.unroute("**/api/v1/stream*")  # lets the held requests go on
+
+
 def test_events_come_as_they_happen_and_are_told_once(daemon: Daemon, window: Window) -> None:
     daemon.learn("mug", MUG)
     daemon.show(TABLE, None)

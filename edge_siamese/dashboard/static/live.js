@@ -40,7 +40,7 @@ export function mount(place, { heading, signal }) {
     const before = stream.changes;
     await attempt(line, wrong, async () => {
       const last = stream.events.filter(({ kind, uid }) => kind === "appeared" && present.some((one) => one.uid === uid)).at(-1);
-      const which = asksForName() && last ? { decision: last.decision } : {};
+      const which = last && (await asksForName()) ? { decision: last.decision } : {};
       const message = await reject(which, last?.name ?? present.at(-1).name);
       if (message) toast(message, { undo: true, before });
     });

@@ -5,8 +5,11 @@ import { ask } from "./dialog.js";
 import { fill, h } from "./dom.js";
 import { stream } from "./stream.js";
 
-/** Whether the settings allow names and pictures for training. */
-export const asksForName = () => Boolean(stream.status?.training?.collect_pictures);
+/** Whether the settings allow names and pictures for training; asks the device if its first status has not arrived. */
+export async function asksForName() {
+  const { training } = stream.status ?? (await get("/status"));
+  return training.collect_pictures;
+}
 
 /**
  * Reject a recognition; resolves with the message to show, or null if it was canceled.
@@ -20,7 +23,7 @@ export async function reject(which, recognized) {
     const { object } = await send("POST", "/wrong", { ...which, actual: actual || undefined });
     return `Kept as a negative of “${object.name}”${actual ? `, and as “${actual}” for training` : ""}.`;
   };
-  if (!asksForName()) return post();
+  if (!(await asksForName())) return post();
 
   const field = h("input", { id: "actual", type: "text", maxlength: "100", autocomplete: "off", list: "actual-names", "aria-describedby": "actual-hint" });
   const names = h("datalist", { id: "actual-names" });
