@@ -20,11 +20,15 @@ export function toast(text, more = {}) {
   const node = h("div.toast", {}, message);
   let timer = 0;
 
+  /** Remove a part of the page; the focus does not vanish with it. */
+  const withdraw = (part) => {
+    if (part.contains(document.activeElement)) document.getElementById("main").focus();
+    part.remove();
+  };
   const close = () => {
     ending.abort();
     clearTimeout(timer);
-    if (node.contains(document.activeElement)) document.getElementById("main").focus();
-    node.remove();
+    withdraw(node);
   };
   const wait = () => {
     clearTimeout(timer);
@@ -38,7 +42,9 @@ export function toast(text, more = {}) {
       toast(sentence(text));
       more.undone?.();
     };
-    node.append(undoButton({ before: more.before, signal: ending.signal, undone, late: close, failed: (text) => setText(message, text) }));
+    const late = () => withdraw(undo);
+    const undo = undoButton({ before: more.before, signal: ending.signal, undone, late, failed: (text) => setText(message, text) });
+    node.append(undo);
   }
   node.append(button("Close", close, { icon: "cross", class: "quiet bare", name: "Close this message" }));
   for (const kind of ["pointerenter", "focusin"]) node.addEventListener(kind, stay);
