@@ -126,9 +126,13 @@ def operation_of(folded: fx.GraphModule, node: fx.Node) -> str:
 
 
 def _drop_identities(folded: fx.GraphModule) -> None:
-    """Remove what does nothing in evaluation mode, so that a convolution and its normalization are neighbors."""
+    """Remove what does nothing in evaluation mode, so that a convolution and its normalization are neighbors.
+
+    These are also casts to float32, the type of all values; they matter in training under autocast.
+    """
     for node in list(folded.graph.nodes):
-        if isinstance(module_of(folded, node), nn.Identity | nn.Dropout | nn.Dropout2d):
+        is_cast = node.op == "call_method" and node.target == "float"
+        if is_cast or isinstance(module_of(folded, node), nn.Identity | nn.Dropout | nn.Dropout2d):
             node.replace_all_uses_with(node.args[0])
             folded.graph.erase_node(node)
 

@@ -18,7 +18,7 @@ from export.conversion.onnx import OnnxGraph
 from export.conversion.operations import CONVERTIBLE, require_convertible
 from export.conversion.quantize import choose_ranges, collect_statistics
 from export.conversion.tflite import TfliteGraph, read_tflite
-from export.encoders import EncoderNetwork, build_encoder
+from export.encoders import ENCODERS, EncoderNetwork, build_encoder
 
 
 class Every(EncoderNetwork):
@@ -106,6 +106,11 @@ def test_a_network_whose_shapes_depend_on_the_picture_is_named() -> None:
         SettingsError, match=r"^timm:tf_efficientnet_lite0@65 cannot be converted: its operations depend"
     ):
         require_convertible(build_encoder("timm:tf_efficientnet_lite0@65"))
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_our_own_networks_are_convertible(name: str) -> None:
+    require_convertible(build_encoder(name))
 
 
 @pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "fastvit_t8", "resnet18", "convnext_atto"])
