@@ -222,15 +222,17 @@ class AllPairs(Objective):
     """The objective of Koch 2015 over all pairs within each block of a batch; a block has drawings of one alphabet.
 
     Each drawing passes through the network once and is part of 31 pairs instead of one. As in `SiamesePairs`, a pair of
-    different characters is from one alphabet, and the two kinds of pairs have equal weight.
+    different characters is from one alphabet, and the two kinds of pairs have equal weight. With `symmetries`, each block is
+    rotated or mirrored as a whole, in one of eight ways: the alphabet seen from another side is an alphabet of its own.
     """
 
     unit = 32
     """Images of a block: two of each of 16 characters."""
 
-    def __init__(self, encoder: EncoderNetwork) -> None:
+    def __init__(self, encoder: EncoderNetwork, symmetries: bool = False) -> None:
         super().__init__()
         self.head = trainable_head(encoder)
+        self.symmetries = symmetries
 
     def batch(self, images: ImageSet, size: int, seed: int, step: int) -> Batch:
         if size % self.unit:
@@ -255,7 +257,8 @@ class AllPairs(Objective):
                 for label in np.resize(rng.permutation(groups[group]), self.unit // 2)
             ]
         )
-        return Batch(chosen, images.labels[chosen], None)
+        symmetry = np.repeat(rng.integers(0, SYMMETRIES, blocks), self.unit) if self.symmetries else None
+        return Batch(chosen, images.labels[chosen], symmetry)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Embeddings (B, D), of one group in each block of 32, and classes int64 (B,) to the mean loss."""
@@ -303,7 +306,7 @@ def build_objective(
     if name == "pairs":
         return SiamesePairs(encoder)
     if name == "all-pairs":
-        return AllPairs(encoder)
+        return AllPairs(encoder, symmetries)
     if name != "cosine":
         raise SettingsError(f"there is no objective {name!r}; known: {', '.join(OBJECTIVES)}")
     if encoder.normalization != "l2":
