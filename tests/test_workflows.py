@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -84,6 +85,39 @@ def test_workflows_may_only_read_unless_they_publish() -> None:
         for job in content["jobs"].values():
             assert "uses" in job or job["timeout-minutes"] <= 120, path.name
     assert writing == {"release", "update"}
+
+
+def test_git_works_in_the_checkout_of_a_container(tmp_path: Path) -> None:
+    """In a container, GitHub's checkout has another owner than the account that runs the steps, which git refuses."""
+    repository, home = tmp_path / "checkout", tmp_path / "home"
+    home.mkdir()
+    subprocess.run(["git", "init", "--quiet", str(repository)], check=True)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "GITHUB_WORKSPACE": str(repository),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TEST_ASSUME_DIFFERENT_OWNER": "1",
+    }
+
+    def status() -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(repository), "status"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    assert "dubious ownership" in status().stderr
+    containers = [
+        job
+        for path in WORKFLOWS
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
+        if "container" in job
+    ]
+    assert containers
+    for job in containers:
+        (home / ".gitconfig").unlink(missing_ok=True)
+        for step in job["steps"]:
+            if step.get("run", "").startswith("git config"):
+                subprocess.run(["sh", "-ec", step["run"]], env=environment, check=True)
+        assert status().returncode == 0, status().stderr
 
 
 def test_hooks_run_the_tools_that_make_lint_runs() -> None:
