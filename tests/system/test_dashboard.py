@@ -599,7 +599,9 @@ def test_the_true_name_of_the_current_recognition_is_typed(daemon: Daemon, colle
     assert known(daemon, "mug")["negatives"] == 1
 
 
-def test_the_true_name_is_asked_for_before_the_first_status_has_arrived(daemon: Daemon, collecting: Window) -> None:
+def test_the_true_name_is_asked_for_before_the_first_status_has_arrived(
+    daemon: Daemon, collecting: Window
+) -> None:
     window, page = collecting, collecting.page
     page.route("**/api/v1/stream*", lambda route: None)  # held
     page.reload()
