@@ -157,10 +157,24 @@ def _lines(file: IO[bytes]) -> list[str]:
 def _problem(status: int, messages: Sequence[str]) -> str:
     text = messages[-1].removeprefix("edge-siamese: ")
     if status == SSH_FAILED:
-        return f"cannot connect: {text}"
+        return f"cannot connect: {_connection_problem(text, messages)}"
     if "sudo" in text and "password" in text:
         return text + "; allow sudo without a password, log in as root, or use --no-sudo"
     return text + "; is edge-siamese installed there?" if status == 127 else text
+
+
+def _connection_problem(text: str, messages: Sequence[str]) -> str:
+    """The last line of ssh, or a clearer one, with the remedy."""
+    for line in messages:
+        if found := re.fullmatch(r"Warning: (Identity file .+ not accessible: .+?)\.?", line):
+            return found[1]
+        if "HOST IDENTIFICATION HAS CHANGED" in line:
+            return "the host key has changed; if the device was installed again, remove its old key with ssh-keygen -R"
+    if text == "Host key verification failed.":
+        return "the host key is not known; log in once with ssh, and accept it"
+    if text.endswith(").") and "Permission denied (" in text:
+        return f"{text[:-1]}; name the key with --identity, or copy yours to the device with ssh-copy-id"
+    return text
 
 
 def ssh_options(port: int | None, identity: str | None, options: Sequence[str]) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ import pytest
 
 FAKE_SSH = """\
 #!/bin/sh
-# Runs the command of the last argument here, unless the host cannot be reached.
+# Runs the command of the last argument here, in this process, unless the host cannot be reached.
 for last; do host=$previous; previous=$last; done
 case $host in *.away) echo "ssh: connect to host $host: timed out" >&2; exit 255;; esac
-exec sh -c "$last"
+exec sh -c "exec $last"
 """
 
 

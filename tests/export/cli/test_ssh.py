@@ -69,6 +69,37 @@ def test_a_host_that_cannot_be_reached_is_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (
+            "Users only.\nroot@door.local: Permission denied (publickey,password).",
+            "root@door.local: Permission denied (publickey,password); name the key with --identity, or copy yours to the "
+            "device with ssh-copy-id",
+        ),
+        (
+            "Warning: Identity file no/key not accessible: No such file or directory.\n"
+            "root@door.local: Permission denied (publickey).",
+            "Identity file no/key not accessible: No such file or directory",
+        ),
+        ("Host key verification failed.", "the host key is not known; log in once with ssh, and accept it"),
+        (
+            "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.",
+            "the host key has changed; if the device was installed again, remove its old key with ssh-keygen -R",
+        ),
+        (
+            "ssh: Could not resolve hostname door.local: Name or service not known",
+            "ssh: Could not resolve hostname door.local: Name or service not known",
+        ),
+    ],
+)
+def test_a_connection_that_fails_has_one_line_with_the_remedy(
+    tmp_path: Path, said: str, problem: str
+) -> None:
+    script(tmp_path / "bin" / "ssh", f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 255\n")
+    assert run_script(DEVICE, "true", 60) == Answer(False, f"cannot connect: {problem}")
+
+
 def test_a_script_that_does_not_end_is_stopped() -> None:
     assert run_script(DEVICE, "exec sleep 60", 0.2) == Answer(False, "no answer within 0.2 s")
 
