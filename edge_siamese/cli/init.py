@@ -311,7 +311,8 @@ def _changes_for(question: Question, answer: str) -> Changes:
 def _ask(question: Question, default: str) -> str:
     """Ask until the answer can be understood; returns the name of a choice or text. An empty answer is the default."""
     names = [choice.name for choice in question.choices]
-    print_line(f"\n{question.text}")
+    print()
+    print_line(question.text)
     for number, choice in enumerate(question.choices, 1):
         print_line(f"  {number}. {choice.text}")
     if default in names:

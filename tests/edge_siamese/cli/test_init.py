@@ -60,6 +60,10 @@ def test_enter_five_times_takes_what_was_found(
     assert [line for line in out.splitlines() if line.endswith("] ")] == [
         "1 to 4 [1] ", "1 to 3 [1] ", "1 to 2 [1] ", "1 to 3 [1] ", "[none] ",
     ]  # fmt: skip
+    assert (
+        "\n\nWhat does it recognize?\n  1. things, from photographs\n  2. handwriting\n1 to 2 [1] \n\nDashboard, a web page"
+        in out
+    )
     assert out.endswith(
         f"wrote {file}\n\nNext:\n"
         f"  1. check the settings: edge-siamese config check --config {file}\n"
