@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edge_siamese.cli.main import main
 from scripts import command_line, completions
-from tests.documented import commands
+from tests.documented import ROOT, commands
 
 BASH = completions.FOLDER / completions.FILES["bash"]
 # What bash does at a tab: it calls the function that `complete` named, with the words so far.
@@ -66,11 +68,24 @@ def test_the_command_prints_them(shell: str, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == completions.completion(shell)
 
 
-def test_every_command_in_the_page_on_installing(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = commands("docs/installing.md", "edge-siamese completion bash")
-    assert [words[2] for words in lines] == list(completions.FILES)
-    for words in lines:
-        assert main(words[1:3]) == 0 and words[3] == ">", words
+def test_every_command_in_the_page_on_installing_runs_in_a_new_home(tmp_path: Path) -> None:
+    lines = commands("docs/installing.md", "mkdir -p ~/.local/share/bash-completion")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    edge_siamese = f'#!/bin/sh\nexec "{sys.executable}" -m edge_siamese "$@"\n'
+    (programs / "edge-siamese").write_text(edge_siamese)
+    (programs / "edge-siamese").chmod(0o755)
+    home = tmp_path / "home"
+    home.mkdir()
+    script = "\n".join(" ".join(words) for words in lines)
+    environment = {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    subprocess.run(["sh", "-euc", script], env=environment, check=True)
+    written = {path.name: path.read_text(encoding="utf-8") for path in home.rglob("*") if path.is_file()}
+    assert written == {
+        "edge-siamese": completions.completion("bash"),
+        "_edge-siamese": completions.completion("zsh"),
+        "edge-siamese.fish": completions.completion("fish"),
+    }
 
 
 def test_commands_are_completed() -> None:
