@@ -312,6 +312,8 @@ def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
     if weights := getattr(arguments, "weights", None):
         if options.get("start"):
             arguments.usage_error("--weights and --start exclude each other")
+        if not Path(weights).is_file():  # said before the data are read
+            raise SettingsError(f"--weights {weights}: there is no such file")
         settings["start"] = f"{WEIGHTS_PREFIX}{weights}"
     if "encoder" not in settings:
         settings["encoder"] = default_encoder(settings.get("data"))

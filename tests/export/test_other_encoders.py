@@ -163,6 +163,14 @@ def test_operations_that_do_not_convert_are_named_before_the_training(
     assert not Path("out").exists()
 
 
+def test_weights_that_do_not_exist_are_named_before_the_data_are_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["pipeline", "--data", "folder:nowhere", "--encoder", "timm:resnet18", "--out", "out"]
+    assert main([*words, "--weights", "missing.safetensors"]) == 1
+    assert capsys.readouterr().err == "error: --weights missing.safetensors: there is no such file\n"
+
+
 @slow
 @pytest.mark.parametrize("name", FULL)
 def test_whole_networks_go_through_export_and_verification(

@@ -183,7 +183,7 @@ def test_without_a_network_the_pretrained_weights_are_asked_for_as_a_file(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
         SettingsError,
-        match=r"^the pretrained weights of mobilenetv4_conv_small cannot be downloaded \(.*\): "
+        match=r"^the pretrained weights of mobilenetv4_conv_small cannot be downloaded \(\w+: [^.]+\): "
         r"name a file with --weights FILE$",
     ):
         build_encoder(SMALL).load_published_weights()
