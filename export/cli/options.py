@@ -270,7 +270,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "--symmetries",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="rotated and mirrored images are separate classes",
+        help="rotated and mirrored images are separate classes; with all-pairs, separate alphabets",
     )
     group.add_argument("--margin", type=amount, metavar="X", help="margin of the cosine objective")
     group.add_argument(

@@ -91,7 +91,7 @@ class TrainingSettings:
     synthetic_alphabets: int = 0
     """Number of generated alphabets added to the training classes; only for drawings."""
     symmetries: bool = True
-    """Rotated and mirrored images count as separate classes (cosine objective)."""
+    """Rotated and mirrored images count as separate classes (cosine objective), or alphabets (all pairs)."""
     margin: float = 0.25
     """Cosine objective: margin subtracted from the cosine of the true class."""
     logit_scale: float = 24.0

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from edge_siamese.errors import SettingsError
+from export.data.augment import SYMMETRIES
 from export.data.images import ImageSet
 from export.data.sources import together
 from export.encoders import Koch2015
@@ -106,6 +107,23 @@ def test_a_block_of_all_pairs_has_two_drawings_of_each_of_16_characters_of_an_al
     assert len(seen) == images.classes
     again = objective.batch(images, 64, 3, 29)
     assert np.array_equal(again.images, batch.images) and np.array_equal(again.labels, batch.labels)
+
+
+def test_symmetries_rotate_or_mirror_a_block_of_all_pairs_as_a_whole() -> None:
+    images = alphabets([20, 16, 30])
+    plain = build_objective("all-pairs", Koch2015(), images.classes, symmetries=False)
+    objective = build_objective("all-pairs", Koch2015(), images.classes, symmetries=True)
+    seen = set()
+    for step in range(40):
+        batch = objective.batch(images, 64, 3, step)
+        assert np.array_equal(batch.images, plain.batch(images, 64, 3, step).images)
+        assert batch.symmetry is not None
+        first, second = batch.symmetry.reshape(2, 32)
+        assert len(set(first)) == len(set(second)) == 1
+        seen |= {(int(first[0]), int(second[0]))}
+    assert {first for first, _ in seen} == {second for _, second in seen} == set(range(SYMMETRIES))
+    assert any(first != second for first, second in seen)
+    assert plain.batch(images, 64, 3, 0).symmetry is None
 
 
 def test_the_loss_of_all_pairs_weights_same_and_different_alike_and_crosses_no_alphabet() -> None:
