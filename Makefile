@@ -113,7 +113,7 @@ splits: setup  ## train glyphnet on other published splits of Omniglot, into bui
 			--out build/omniglot-$$name/evaluation.json || exit 1; \
 	done
 
-bench-daemon: setup  ## measure the daemon, and compare int8 with fp32 in all runtimes: six minutes, writes benchmarks/daemon
+bench-daemon: setup  ## measure the daemon, and compare int8 with fp32 in all runtimes: eight minutes, writes benchmarks/daemon
 	@.venv/bin/python -m benchmarks.daemon.measure
 	@.venv/bin/python -m export benchmark objects --no-accuracy
 

@@ -1,7 +1,8 @@
 """Measures the daemon against its targets and prints the tables of docs/results/daemon.md.
 
-.venv/bin/python -m benchmarks.daemon.measure                measure; about six minutes
-.venv/bin/python -m benchmarks.daemon.measure --markdown     print the tables of the last measurement
+.venv/bin/python -m benchmarks.daemon.measure                        measure; about eight minutes
+.venv/bin/python -m benchmarks.daemon.measure --only comparisons     measure regions and surroundings; two minutes
+.venv/bin/python -m benchmarks.daemon.measure --markdown             print the tables of the last measurement
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -54,8 +56,13 @@ def main() -> int:
     if options.markdown:
         print(tables(json.loads(options.out.read_text(encoding="utf-8"))))
         return 0
+    pythons = _interpreters(options)
     with tempfile.TemporaryDirectory(prefix="daemon-") as directory:
-        figures = measure(shipped(BUNDLE), _interpreters(options), Path(directory))
+        if options.only:
+            figures = json.loads(options.out.read_text(encoding="utf-8"))
+            figures["comparisons"] = measure_comparisons(pythons, Path(directory))
+        else:
+            figures = measure(shipped(BUNDLE), pythons, Path(directory))
     write_text_atomically(options.out, json.dumps(figures, indent=1) + "\n")
     print(tables(figures))
     return 0 if all(reached for *_, reached in verdicts(figures)) else 1
@@ -72,7 +79,7 @@ def measure(bundle: Path, pythons: dict[str, Path], directory: Path) -> dict[str
     rows = []
     for runtime, python in pythons.items():
         _log(f"{runtime}: overhead and scoring")
-        row = {"runtime": runtime, **measure_frames_in(python, runtime, directory)}
+        row = {"runtime": runtime, **_run("benchmarks.daemon.frames", python, runtime, directory)}
         for objects in OBJECTS:
             _log(f"{runtime}: start-up time and memory with {objects} objects")
             home = directory / f"{runtime}-{objects}"
@@ -105,12 +112,26 @@ def measure(bundle: Path, pythons: dict[str, Path], directory: Path) -> dict[str
         "targets": TARGETS,
         "runtimes": rows,
         "soak": {"runtime": runtime, **soak},
+        "comparisons": measure_comparisons(pythons, directory),
     }
 
 
-def measure_frames_in(python: Path, runtime: str, directory: Path) -> dict[str, Any]:
-    """Run `benchmarks.daemon.frames` in an interpreter and return its figures."""
-    command = [str(python), "-m", "benchmarks.daemon.frames", "--runtime", runtime]
+def measure_comparisons(pythons: dict[str, Path], directory: Path) -> dict[str, Any]:
+    """Compare one region with three, and surroundings that are off with full ones, with the first runtime."""
+    runtime, python = next(iter(pythons.items()))
+    _log(f"{runtime}: regions and surroundings")
+    load = os.getloadavg()[0]
+    return {
+        "measured": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "load_before": round(load, 2),
+        **_run("benchmarks.daemon.comparisons", python, runtime, directory),
+    }
+
+
+def _run(module: str, python: Path, runtime: str, directory: Path) -> dict[str, Any]:
+    """Run a module in an interpreter and return its figures."""
+    command = [str(python), "-m", module, "--runtime", runtime]
     done = subprocess.run(command, cwd=ROOT, env=environment(directory), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
@@ -206,6 +227,9 @@ def tables(figures: dict[str, Any]) -> str:
             _scoring_table(figures),
             _processes_table(figures),
             _soak_table(figures["soak"]),
+            _regions_table(figures["comparisons"]),
+            _surroundings_table(figures["comparisons"]),
+            _conditions(figures["comparisons"]),
         )
     )
 
@@ -294,6 +318,86 @@ def _soak_table(soak: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
+def _regions_table(comparisons: dict[str, Any]) -> str:
+    regions = comparisons["regions"]
+    return markdown_table(
+        (
+            f"regions of `{comparisons['bundle']}`, {_version(comparisons, regions)}",
+            "`regions_per_frame`",
+            "frames a second: one",
+            "three",
+            "three relative to one",
+            "encoder runs a frame",
+            "looks a second at each that changes",
+        ),
+        [
+            (
+                case["case"],
+                str(case["regions_per_frame"]),
+                f"{case['one']['per_second']['median']:.0f}",
+                f"{case['three']['per_second']['median']:.0f}",
+                _with_range(case["ratio"], 2),
+                f"{case['three']['encoder_runs']:.2f}",
+                f"{_looks(case):.0f}",
+            )
+            for case in regions["cases"]
+        ],
+    )
+
+
+def _looks(case: dict[str, Any]) -> float:
+    """How often a second each changing region is recognized."""
+    three = case["three"]
+    return float(three["per_second"]["median"] * three["encoder_runs"] / case["changing"])
+
+
+def _surroundings_table(comparisons: dict[str, Any]) -> str:
+    found = comparisons["surroundings"]
+    return markdown_table(
+        (
+            f"surroundings of `{comparisons['bundle']}`, {_version(comparisons, found)}, {found['views']:,} views, ms",
+            "off",
+            f"{found['scenes']} scenes, {found['places']} places",
+            "added",
+            "relative",
+        ),
+        [
+            (
+                "daemon overhead for a frame: p50",
+                _with_range(found["off_ms"], 2),
+                _with_range(found["full_ms"], 2),
+                _with_range(found["added_ms"], 3),
+                _with_range(found["ratio"], 2),
+            ),
+            (
+                "limits of all objects",
+                "",
+                _with_range(found["limits_ms"], 0),
+                "",
+                "",
+            ),
+        ],
+    )
+
+
+def _conditions(comparisons: dict[str, Any]) -> str:
+    cores = ", ".join(map(str, comparisons["cores"]))
+    return (
+        f"The last two tables were measured on {comparisons['measured']}: {comparisons['machine']}; on "
+        f"core{'' if len(comparisons['cores']) == 1 else 's'} {cores}, with a load average of "
+        f"{comparisons['load_before']:.1f} before."
+    )
+
+
+def _with_range(values: dict[str, float], digits: int) -> str:
+    median, low, high = (f"{values[name]:.{digits}f}" for name in ("median", "from", "to"))
+    return f"{median} ({low} to {high})"
+
+
+def _version(comparisons: dict[str, Any], part: dict[str, Any]) -> str:
+    return f"{comparisons['runtime']} {part['version']}"
+
+
 def _runtime(row: dict[str, Any]) -> str:
     return f"{row['runtime']} {row['frame'][BUNDLE]['version']}"
 
@@ -330,6 +434,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=FIGURES, help="JSON file of the figures")
     parser.add_argument(
         "--markdown", action="store_true", help="print the tables of that file without measuring"
+    )
+    parser.add_argument(
+        "--only", choices=("comparisons",), help="measure only this part again; keep the other figures"
     )
     parser.add_argument("--runtime", action="append", choices=RUNTIMES, help="may be repeated (default: all)")
     parser.add_argument(

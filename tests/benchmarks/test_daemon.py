@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.daemon.comparisons import CHANGING, PER_FRAME, measure_regions, measure_surroundings, spread
 from benchmarks.daemon.frames import CASES, NOTHING_NEW, measure_frames, measure_scoring, summary
 from benchmarks.daemon.measure import (
     COMMAND,
@@ -26,6 +27,7 @@ from benchmarks.daemon.measure import (
     SOAK_FRAMES,
     TARGETS,
     start_figures,
+    tables,
     targets_table,
     verdicts,
 )
@@ -84,6 +86,29 @@ def test_the_targets_table_says_which_targets_were_reached(figures: dict[str, An
     assert figures["command"] == COMMAND
 
 
+def test_regions_and_surroundings_were_compared(figures: dict[str, Any]) -> None:
+    found = figures["comparisons"]
+    regions, surroundings = found["regions"], found["surroundings"]
+    assert found["runtime"] == RUNTIMES[0] and regions["model_id"] == surroundings["model_id"]
+    assert (regions["views"], surroundings["views"], surroundings["scenes"]) == (1000, 1000, 500)
+    assert [(case["case"], case["regions_per_frame"]) for case in regions["cases"]] == [
+        (name, per_frame) for name in CHANGING for per_frame in PER_FRAME
+    ]
+    for case in regions["cases"]:
+        assert case["one"]["encoder_runs"] == 1.0
+        assert case["three"]["encoder_runs"] == min(case["changing"], case["regions_per_frame"])
+        assert case["ratio"]["from"] <= case["ratio"]["median"] <= case["ratio"]["to"]
+    text = tables(figures)
+    assert f"measured on {found['measured']}: {found['machine']}; on core" in text
+    last = regions["cases"][-1]
+    looks = last["three"]["per_second"]["median"] * 3 / 3
+    assert re.search(
+        rf"^\| all three change \| 3 \| .* \({last['ratio']['from']:.2f} to .* \| 3.00 \| {looks:.0f} \|$",
+        text,
+        re.MULTILINE,
+    )
+
+
 def test_a_target_that_is_missed_is_called_so(figures: dict[str, Any]) -> None:
     changed = json.loads(json.dumps(figures))
     changed["runtimes"][0]["with 1000 objects"]["memory"]["rss_mb"] = 80.04
@@ -127,6 +152,30 @@ def test_frames_are_timed_in_all_cases(bundle: Bundle, tflite: str) -> None:
         assert 0 < stages["overhead"]["p50_from_ms"] <= stages["total"]["p50_from_ms"]
         runs = name != NOTHING_NEW
         assert (stages["encoder"]["p50_ms"] > 0, stages["imaging"]["p50_ms"] > 0) == (runs, runs)
+
+
+def test_a_region_in_which_nothing_is_new_costs_no_encoder_run(bundle: Bundle, tflite: str) -> None:
+    found = measure_regions(bundle, tflite, rounds=2, seconds=0.02, views=50)
+    runs = {
+        (case["case"], case["regions_per_frame"]): (
+            case["one"]["encoder_runs"],
+            case["three"]["encoder_runs"],
+        )
+        for case in found["cases"]
+    }
+    static, changing = CHANGING
+    assert runs == {
+        (static, 1): (1.0, 1.0), (static, 3): (1.0, 1.0), (changing, 1): (1.0, 1.0), (changing, 3): (1.0, 3.0),
+    }  # fmt: skip
+    assert all(0 < case["ratio"]["from"] for case in found["cases"])
+
+
+def test_surroundings_are_timed_when_they_are_full(bundle: Bundle, tflite: str) -> None:
+    found = measure_surroundings(bundle, tflite, rounds=2, frames=12, views=50, limit_runs=2)
+    assert (found["scenes"], found["places"], found["frames"]) == (500, 16, 24)
+    for part in ("off_ms", "full_ms", "limits_ms"):
+        assert 0 < found[part]["from"] <= found[part]["median"] <= found[part]["to"]
+    assert spread(np.array([3.0, 1.04, 2.0]), 1) == {"median": 2.0, "from": 1.0, "to": 3.0}
 
 
 def test_scoring_is_timed_for_both_kinds_of_objects(bundle: Bundle) -> None:
