@@ -318,6 +318,11 @@ def test_regions_are_drawn_by_keyboard_and_mouse_and_events_name_them(daemon: Da
         page.keyboard.press(key)
     expect(page.locator("#announcer")).to_have_text("left 0 %, top 0 %, width 48 %, height 100 %")
     expect(page.get_by_label("Width (%)")).to_have_value("48")
+    for width in (360, 900, 1100, 1400):
+        page.set_viewport_size({"width": width, "height": 900})
+        height = page.get_by_label("Height (%)")
+        expect(height).to_have_value("100")
+        assert height.evaluate("(input) => input.scrollWidth <= input.clientWidth"), "the number is cut off"
     page.get_by_label("Width (%)").fill("50")
     page.get_by_label("Name").fill("shelf")
     expect(
