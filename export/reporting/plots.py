@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, pairwise
 from typing import Any
 
 import matplotlib
@@ -368,22 +369,32 @@ def _mark_default(axes: Axes, point: CurvePoint, color: str, least: float) -> No
     axes.plot(x, y, "o", color=color, markersize=7, markeredgecolor=SURFACE, markeredgewidth=1.4, zorder=4)
 
 
-_TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
+_MAX_TICKS, _AXIS_CHARACTERS = 7, 56
+"""How many labels an axis has, and how many characters fit side by side below it."""
 
 
 def _logit_axis(axes: Axes, low: float, high: float) -> None:
-    """An x axis in log-odds with probabilities as ticks; if there are many, every other one from 0.5."""
-    places = [(float(np.log(p / (1 - p))), f"{p:g}") for p in _TICKS]
-    shown = [(x, name) for x, name in places if low <= x <= high]
-    if len(shown) > 7:
-        middle = _TICKS.index(0.5)
-        kept = {f"{_TICKS[i]:g}" for i in range(middle % 2, len(_TICKS), 2)}
-        shown = [(x, name) for x, name in shown if name in kept]
-    if len(shown) < 3:
-        values = np.linspace(low, high, 5)
-        shown = [(float(x), f"{1 / (1 + np.exp(-x)):.2f}") for x in values]
+    """An x axis in log-odds with probabilities as ticks: 0.5, and as many powers of ten from 0 and from 1 as have room."""
+    for step in count(1):
+        ticks = [(x, name) for x, name in _probabilities(step, max(-low, high)) if low <= x <= high]
+        room = [(right - left) / (high - low) * _AXIS_CHARACTERS for (left, _), (right, _) in pairwise(ticks)]
+        needed = [(len(left) + len(right)) / 2 + 1 for (_, left), (_, right) in pairwise(ticks)]
+        if len(ticks) <= _MAX_TICKS and all(has >= needs for has, needs in zip(room, needed, strict=True)):
+            break
+    if len(ticks) < 3:
+        ticks = [(float(x), f"{1 / (1 + np.exp(-x)):.2f}") for x in np.linspace(low, high, 5)]
     axes.set_xlim(low, high)
-    axes.set_xticks([x for x, _ in shown], [name for _, name in shown])
+    axes.set_xticks([x for x, _ in ticks], [name for _, name in ticks])
+
+
+def _probabilities(step: int, limit: float) -> list[tuple[float, str]]:
+    """Log-odds and names of 0.5 and of each `step`-th power of ten from 0 and from 1; log-odds up to a limit."""
+    found = [(0.0, "0.5")]
+    for power in range(step, 1 + int(limit / np.log(10.0)) + step, step):
+        x = float(np.log(10.0) * power + np.log1p(-(10.0**-power)))
+        near_one = f"{1 - 10.0**-power:.{power}f}" if power <= 6 else f"1 - 1e-{power:02}"
+        found = [(-x, f"{10.0**-power:g}"), *found, (x, near_one)]
+    return found
 
 
 def _mark_thresholds(axes: Axes, thresholds: Sequence[ThresholdCheck], top: bool) -> None:

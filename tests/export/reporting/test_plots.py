@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from export.evaluation.verification import ErrorCurve, Histogram, ReliabilityBin, ThresholdCheck
 from export.reporting import plots
@@ -125,3 +129,24 @@ def test_thresholds_outside_of_the_picture_are_left_out() -> None:
     far_off = (ThresholdCheck(1e-4, 0.99999, 0.0, 1.0),)
     assert "FAR 0.01 %" not in plots.score_histogram(HISTOGRAM, far_off).svg
     assert "FAR 1 %" in plots.score_histogram(HISTOGRAM, THRESHOLDS).svg
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "names"),
+    [
+        (-6.0, 6.0, ["0.01", "0.1", "0.5", "0.9", "0.99"]),
+        (-14.0, 14.0, ["1e-06", "0.0001", "0.01", "0.5", "0.99", "0.9999", "0.999999"]),
+        (-36.0, 46.0, ["1e-14", "1e-07", "0.5", "1 - 1e-07", "1 - 1e-14"]),
+        (-0.5, 0.5, ["0.38", "0.44", "0.50", "0.56", "0.62"]),
+    ],
+)
+def test_the_labels_of_probabilities_do_not_overlap(low: float, high: float, names: list[str]) -> None:
+    with matplotlib.rc_context(plots.STYLE):
+        figure = Figure(figsize=(plots.WIDTH, 3.0))
+        axes = figure.subplots()
+        plots._logit_axis(axes, low, high)
+        FigureCanvasAgg(figure).draw()
+        labels = axes.get_xticklabels()
+        assert [label.get_text() for label in labels] == names
+        boxes = [label.get_window_extent() for label in labels]
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
