@@ -87,7 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
             client.username_pw_set(options.username, password)
         client.connect(options.broker, options.port)
         client.loop_forever()
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        printer.problem = f"{options.broker}:{options.port}: {error.strerror or error}"
+    except ValueError as error:
         printer.problem = f"{options.broker}:{options.port}: {error}"
     except KeyboardInterrupt:
         return 130

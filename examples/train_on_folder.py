@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -34,12 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = build_parser().parse_args(arguments)
+    command = shlex.join(["python", "examples/train_on_folder.py", *arguments])  # for the report
     try:
         data = f"folder:{options.pictures}"
         settings = settings_for(options.encoder, data, steps=options.steps, seed=options.seed)
         splits = load_splits(data, build_encoder(settings.encoder).preprocessing, seed=settings.seed)
-        result = run_pipeline(settings, splits, options.out)
+        result = run_pipeline(settings, splits, options.out, command=command)
     except EdgeSiameseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import shlex
+import socket
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -152,6 +153,14 @@ def test_a_broker_that_refuses_is_an_error(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == "error: the broker refuses the connection: Not authorized\n"
 
 
+def test_a_broker_that_cannot_be_reached_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and nothing listens there
+        port = closed.getsockname()[1]
+        assert example("mqtt_events").main(["127.0.0.1", "--port", str(port)]) == 1
+    assert capsys.readouterr().err == f"error: 127.0.0.1:{port}: Connection refused\n"
+
+
 def test_an_encoder_is_trained_on_a_folder_and_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,7 +181,9 @@ def test_an_encoder_is_trained_on_a_folder_and_judged(
     assert "Use the shipped bundle objects: no improvement on it is shown" in printed
     assert "Training is not advised: 8 training classes are fewer than 10." in printed
     assert printed.endswith(f'in Python: Recognizer("{tmp_path / "out" / "bundle"}")\n')
-    assert (tmp_path / "out" / "report.html").is_file()
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"python examples/train_on_folder.py {PICTURES} --encoder tiny" in report
+    assert f"python -m export {PICTURES}" not in report
 
 
 # --- notebooks ---
