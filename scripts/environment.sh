@@ -29,7 +29,7 @@ pip() {
 pip install --no-compile --no-deps --require-hashes --requirement "$lock"
 # torch comes last and finds its dependencies, except those of CUDA. TORCH_INDEX chooses its build.
 if [ -n "$torch" ]; then
-    pip install --no-compile ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"
+    pip install --no-compile --no-warn-conflicts ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"
 fi
 # timm asks for torchvision, which its networks do not need: see export/encoders/timm_import.py.
 problems=$("$place/bin/python" -m pip --disable-pip-version-check check | grep -v -e ' requires torchvision, which is not installed' \

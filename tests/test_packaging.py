@@ -358,6 +358,34 @@ def test_an_environment_that_pip_could_not_fill_is_not_taken_for_whole(machine: 
     assert not (place / "installed.lock").exists()
 
 
+def test_torch_is_installed_last_and_pip_does_not_complain_that_timm_wants_torchvision(
+    machine: Path, tmp_path: Path
+) -> None:
+    for name in ("mkdir", "mv", "grep", "chmod"):
+        (machine / name).symlink_to(str(shutil.which(name)))
+    place, lock, calls = tmp_path / ".venv", tmp_path / "host.lock", tmp_path / "calls"
+    made = (
+        f'#!/bin/sh\necho "$*" >>"{calls}"\n'
+        'case "$*" in *" check") echo "timm 1.0.31 requires torchvision, which is not installed." ;; esac\n'
+    )
+    (tmp_path / "made").write_text(made)
+    maker = python_of_version("3.11") + (
+        'case "$*" in\n    *--version) echo Python 3.11.2 ;;\n    "-m venv"*) mkdir -p "$3/bin"\n'
+        f'        cat "{tmp_path / "made"}" >"$3/bin/python"\n        chmod +x "$3/bin/python" ;;\nesac\n'
+    )
+    program(machine, "python3", maker)
+    lock.write_text("numpy==2.4.6\n")
+    (tmp_path / "host.in").write_text("torch==2.13.0    # any build\nnumpy\n")
+    found = environment(machine, place, lock)
+    assert (found.returncode, found.stderr) == (0, "")
+    installed = [line.split(" install ")[1] for line in calls.read_text().splitlines() if " install " in line]
+    assert installed == [
+        f"--no-compile --no-deps --require-hashes --requirement {lock}",
+        "--no-compile --no-warn-conflicts torch==2.13.0",
+    ]
+    assert (place / "installed.lock").read_text() == "numpy==2.4.6\ntorch==2.13.0\n"
+
+
 # --- the Makefile and .ci/run ---
 
 
