@@ -125,7 +125,9 @@ def test_the_readme_states_what_was_measured_in_scenes() -> None:
     for stated in (
         f"recognizes {100 * recognized[0]:.0f} % of them on drawn tables and {100 * recognized[1]:.0f} % in front of "
         "photographs",
-        "of 360 strangers an hour, one every ten seconds, {:.0f} to {:.0f} pass for an object".format(*strangers["center"]),
+        "of 360 strangers an hour, one every ten seconds, {:.0f} to {:.0f} pass for an object".format(
+            *strangers["center"]
+        ),
         "or {:.0f} to {:.0f} with `focus".format(*strangers["foreground"]),
     ):
         assert stated in text
