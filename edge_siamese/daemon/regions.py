@@ -13,7 +13,7 @@ from edge_siamese.recognition.decision import Acceptance, Recognition
 from edge_siamese.recognition.focus import Focus, choose_focus
 from edge_siamese.recognition.imaging import Box, Floats, Preprocessing
 from edge_siamese.recognition.support import SupportSet
-from edge_siamese.recognition.surroundings import Fit, SceneSampler
+from edge_siamese.recognition.surroundings import SceneSampler
 from edge_siamese.recognition.tracking import GAP_SECONDS, Tracker
 from edge_siamese.settings import RecognitionSettings, RegionBox, RegionSettings, Settings
 
@@ -31,8 +31,6 @@ class Rule:
     """The general threshold, a probability; it follows from the registered objects."""
     untightened: SupportSet
     """The registered objects, without the limits that follow from the surroundings."""
-    fits: tuple[Fit, ...] = ()
-    """How near the surroundings come to each object; none if they are not learned."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from edge_siamese.recognition.decision import Acceptance
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Floats
-from edge_siamese.recognition.surroundings import SceneSampler, Surroundings, tightened
+from edge_siamese.recognition.support import SupportSet
+from edge_siamese.recognition.surroundings import Fit, SceneSampler, Surroundings, tightened
 from edge_siamese.settings import SurroundingsSettings
 from edge_siamese.store.surroundings import SurroundingsFile
 from edge_siamese.validation import Record
@@ -105,16 +106,21 @@ class SurroundingsLearner:
         return True
 
     def apply_to(self, rule: Rule) -> None:
-        """Compare the objects of a rule with the surroundings, and set what they are recognized by."""
+        """Set what the objects of a rule are recognized by: their limits, and the empty places."""
+        support = self._compare(rule)[0] if self._tighten else rule.untightened
+        rule.support = support.with_places(self.places)
+
+    def _compare(self, rule: Rule) -> tuple[SupportSet, tuple[Fit, ...]]:
+        """The objects of a rule with stricter limits, and how near the surroundings come to each; takes 0.1 ms an object."""
         rate = rule.acceptance.false_accept_rate
-        stricter, rule.fits = tightened(rule.untightened, self._head, rule.threshold, self.scenes, rate)
-        rule.support = (stricter if self._tighten else rule.untightened).with_places(self.places)
+        return tightened(rule.untightened, self._head, rule.threshold, self.scenes, rate)
 
     def report(self, rule: Rule) -> SurroundingsReport:
         """Describe how near the surroundings come to each object of a rule."""
+        support, fits = self._compare(rule)
         objects = tuple(
             ObjectSurroundings(uid, name, fit.further, fit.is_near, fit.is_near and self._tighten, fit.text)
-            for uid, name, fit in zip(rule.untightened.uids, rule.untightened.names, rule.fits, strict=True)
+            for uid, name, fit in zip(support.uids, support.names, fits, strict=True)
         )
         return SurroundingsReport(True, len(self.scenes), objects)
 

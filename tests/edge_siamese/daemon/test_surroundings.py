@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from edge_siamese.daemon.surroundings import (
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition import surroundings
 from edge_siamese.recognition.imaging import Bytes, Floats
+from edge_siamese.recognition.surroundings import tightened
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
 from edge_siamese.settings import SurroundingsSettings
 from edge_siamese.store.surroundings import SurroundingsFile
@@ -210,10 +212,13 @@ class TestLimits:
         assert ring.further is not None and 0.5 < ring.further < 0.99
         assert ring.text.endswith(" % of what this camera sees is further away")
 
-    def test_by_default_the_objects_are_only_compared(
+    def test_by_default_the_objects_are_only_compared_and_only_on_request(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        compare = Mock(wraps=tightened)
+        monkeypatch.setattr("edge_siamese.daemon.surroundings.tightened", compare)
         wait_until_kept(self.fill(rig, monkeypatch))
+        assert compare.call_count == 0
         assert not rig.engine.support.by_surroundings.any()
         assert np.isinf(rig.engine.support.limits).all()
         assert [(item.near, item.tightened) for item in rig.engine.surroundings_report().objects] == [
