@@ -13,8 +13,9 @@ from edge_siamese.doctor.findings import RUN_AS_ROOT, SERVICE, Account, Context,
 from edge_siamese.errors import PanelError
 from edge_siamese.registry import AUTO, CAMERAS
 from edge_siamese.system.command import command_problem
+from edge_siamese.system.processes import process_using
 
-IN_USE = "a daemon that does not answer may be using it"
+IN_USE = "a daemon that does not respond may be using it"
 GROUPS = ("video", "render", "gpio", "input", "audio")
 """Groups that own devices; a device of another group needs a udev rule."""
 SOUND_PACKAGES = {"aplay": "alsa-utils", "espeak-ng": "espeak-ng"}
@@ -155,24 +156,12 @@ def _usb_camera(context: Context) -> Finding:
             'connect a camera, or correct `device` in [camera]; to try without a camera: kind = "synthetic"'
         )
         return Finding("camera", "error", text, remedy)
-    if user := _process_using(context, device):
+    if user := process_using([os.path.realpath(device)], context.root / "proc"):
         return Finding("camera", "error", f"{device} is used by {user}", "stop that program")
     if not context.account.may(device):
         text = f"{context.account.name} may not open {device}"
         return Finding("camera", "error", text, _grant(context.account, group_name(device.stat().st_gid)))
     return Finding("camera", "ok", f"{device}: {device_name(context.root, device)}")
-
-
-def _process_using(context: Context, device: Path) -> str:
-    """Return the process that has a device open, as far as this user can see; empty if there is none."""
-    target = os.path.realpath(device)
-    for folder in sorted((context.root / "proc").glob("[0-9]*")):
-        with suppress(OSError):
-            for descriptor in (folder / "fd").iterdir():
-                if os.readlink(descriptor) == target:
-                    name = (folder / "comm").read_text("utf-8", "replace").strip()
-                    return f"process {folder.name} ({name})"
-    return ""
 
 
 def check_panel(context: Context) -> Iterator[Finding]:

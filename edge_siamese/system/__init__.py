@@ -1,1 +1,1 @@
-"""The machine underneath: files, board, network and retry delays."""
+"""The operating system and the machine: files, processes, board, network and retry delays."""

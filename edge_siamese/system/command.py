@@ -1,4 +1,4 @@
-"""Commands of the settings, run without a shell, with a time limit, and with bounded output."""
+"""Runs commands from the settings: without a shell, with a time limit, and with bounded output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SYSTEMD_VARIABLES = (
     "LISTEN_PID",
     "LISTEN_FDNAMES",
 )
-"""Environment variables from systemd that commands do not get."""
+"""Environment variables from systemd that are not passed to commands."""
 
 
 def command_problem(command: Sequence[str]) -> str:
@@ -56,7 +56,7 @@ class CommandRunner:
 
     @property
     def interrupted(self) -> bool:
-        """Whether commands are not run any more."""
+        """Whether no more commands are run."""
         return self._interrupted.is_set()
 
     def run(
@@ -84,7 +84,7 @@ class CommandRunner:
             file.write(text)
             file.seek(0)
             try:
-                # In a session of its own, so that its children can be killed with it.
+                # In its own session, so that its children can be killed with it.
                 process = subprocess.Popen(
                     command,
                     stdin=file,

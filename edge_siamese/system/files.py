@@ -123,7 +123,7 @@ def _copy_owner(handle: int, like: os.stat_result) -> None:
 
 
 def _locked_temporary_file(path: Path) -> tuple[int, str]:
-    """Create a temporary file beside `path`; its lock shows that a process writes it."""
+    """Create a temporary file next to `path`; its lock shows that a process writes it."""
     for _ in range(10):
         handle, temporary = tempfile.mkstemp(_TEMPORARY, f".{path.name}.", path.parent)
         if _lock(handle) and os.path.exists(temporary):
@@ -228,7 +228,7 @@ def _former(place: Path) -> Path:
 def staging_directory(path: Path) -> Iterator[Path]:
     """An empty directory for one process at a time, removed at the end.
 
-    The lock is a file beside it, `NAME.lock`, which is never removed: if it were, two processes could lock two files of that
+    The lock is a file next to it, `NAME.lock`, which is never removed: otherwise two processes could lock two files of that
     name. What a killed process left in the directory is removed first.
 
     Raises:

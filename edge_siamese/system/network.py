@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from edge_siamese.errors import printable
+from edge_siamese.system.processes import process_using
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -20,11 +19,11 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is only reachable from this machine."""
     name = host.strip().lower().removesuffix(".")
-    address = address_of(name)
+    address = parse_address(name)
     return name == "localhost" if address is None else address.is_loopback
 
 
-def address_of(text: str) -> Address | None:
+def parse_address(text: str) -> Address | None:
     """Parse an IP address, without its zone; an IPv4-mapped IPv6 address becomes IPv4. None if it is not an address."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
@@ -34,7 +33,7 @@ def address_of(text: str) -> Address | None:
     return mapped or address
 
 
-def host_of(netloc: str) -> str:
+def parse_host(netloc: str) -> str:
     """The host of `host:port` in lower case, without brackets and trailing dot; empty if it is malformed."""
     text = netloc.strip().lower()
     if text.startswith("["):
@@ -91,7 +90,7 @@ def parse_broker(text: str) -> BrokerAddress:
         ValueError: with a message that contains no password.
     """
     scheme, rest = _split_scheme(text.strip())
-    if not scheme and address_of(rest) is not None:
+    if not scheme and parse_address(rest) is not None:
         return BrokerAddress(rest)
     if not rest.isprintable() or set(rest) & set(' \\"<>^`{|}'):
         raise ValueError("contains a character that a URL cannot have; write it as %XX")
@@ -179,24 +178,13 @@ def port_user(error: OSError, port: int, proc: Path = Path("/proc")) -> str:
     """Describe the program that uses a TCP port, after listening there failed.
 
     Returns:
-        Such as `process 417 (nginx)`; `another program` if it belongs to another user; empty for other errors.
+        Its process id and name, as in `process 417 (nginx)`; `another program` if it belongs to another user; empty for
+        other errors.
     """
     if error.errno != errno.EADDRINUSE:
         return ""
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
-    for folder in sorted(proc.glob("[0-9]*")):
-        with suppress(OSError):
-            if any(_link(descriptor) in sockets for descriptor in (folder / "fd").iterdir()):
-                name = (folder / "comm").read_text("utf-8", "replace").strip()
-                return printable(f"process {folder.name} ({name})")
-    return "another program"
-
-
-def _link(descriptor: Path) -> str:
-    """Target of a descriptor in /proc; empty if it was closed meanwhile."""
-    with suppress(OSError):
-        return os.readlink(descriptor)
-    return ""
+    return process_using(sockets, proc) or "another program"
 
 
 def _listening_inodes(port: int, proc: Path) -> Iterator[str]:

@@ -254,7 +254,7 @@ def _write(pipe: IO[bytes], value: Any) -> None:
 
 def _confine(limits: Limits) -> None:
     """Drop all privileges that the rest does not need; each step takes away rights that the steps before it need."""
-    with suppress(OSError):  # the first victim when memory runs out
+    with suppress(OSError):  # killed first when memory runs out
         Path("/proc/self/oom_score_adj").write_text("1000")
     used = resource.getrusage(resource.RUSAGE_SELF)
     spent = int(used.ru_utime + used.ru_stime) + 1

@@ -1,4 +1,4 @@
-"""Daemon threads for work that may take long: the end of the process does not wait for them."""
+"""Daemon threads for work that may take a long time: the process can exit without waiting for them."""
 
 from __future__ import annotations
 

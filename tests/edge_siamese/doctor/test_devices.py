@@ -107,7 +107,7 @@ class TestCamera:
         level: str,
         text: str,
     ) -> None:
-        for name in ("list_libcamera", "_process_using", "find_spec"):
+        for name in ("list_libcamera", "process_using", "find_spec"):
             monkeypatch.setattr(devices, name, lambda *_: pytest.fail("the camera was touched"))
         running = replace(context, daemon={"camera": camera}, unreachable="")
         found = camera_of(running, kind="auto")
@@ -119,7 +119,7 @@ class TestCamera:
     ) -> None:
         monkeypatch.setattr(devices, "list_libcamera", lambda: pytest.fail("the camera was touched"))
         found = camera_of(replace(context, unreachable="permission denied at /x: add yourself"), kind=kind)
-        assert (found.level, found.text) == ("unknown", "a daemon that does not answer may be using it")
+        assert (found.level, found.text) == ("unknown", "a daemon that does not respond may be using it")
 
     def test_cameras_without_hardware(self, context: Context) -> None:
         assert camera_of(context, kind="synthetic").level == "ok"

@@ -18,10 +18,10 @@ from edge_siamese.settings import MqttSettings, Settings
 from edge_siamese.system.network import (
     BrokerAddress,
     device_name,
-    host_of,
     is_loopback,
     local_name,
     parse_broker,
+    parse_host,
     parse_public_url,
     port_user,
     without_password,
@@ -73,7 +73,7 @@ def test_no_loopback(host: str) -> None:
     ],
 )
 def test_what_a_host_header_names(netloc: str, name: str) -> None:
-    assert host_of(netloc) == name
+    assert parse_host(netloc) == name
 
 
 def test_people_call_it_as_the_settings_say_else_as_its_network_does(monkeypatch: pytest.MonkeyPatch) -> None:
