@@ -12,7 +12,7 @@ from importlib import import_module
 from edge_siamese.system.signals import cleaning_up_when_ended
 
 COMMANDS = {
-    "data": "look through a folder of pictures: counts, duplicates, damaged and unsuitable pictures",
+    "data": "check a folder of pictures: counts, duplicates, damaged and unsuitable pictures",
     "pipeline": "train, bundle, verify, evaluate, benchmark and report, in one command",
     "train": "train an encoder, or resume a run",
     "bundle": "build a bundle from a training run: model files, head, thresholds, golden vectors",
@@ -20,9 +20,9 @@ COMMANDS = {
     "evaluate": "measure one-shot and verification accuracy of a training run or a bundle",
     "benchmark": "compare formats, precisions and runtimes: size, latency, accuracy, memory",
     "encoders": "list the cost of encoders, also of networks of timm, and whether they convert to int8",
-    "impostors": "set and measure the pictures of other things that a bundle's threshold follows from",
+    "impostors": "store pictures of other things in a bundle as impostors, and measure the threshold that follows from them",
     "render": "render 3-D models from many sides, for scenes and training",
-    "scenes": "show a bundle's engine objects that turn, strangers and an empty place; count what it recognizes",
+    "scenes": "measure recognition in generated video with turning objects and strangers",
     "deploy": "copy a bundle to devices over ssh and install it as their current model",
     "collect": "fetch pictures from devices over ssh, as a folder to train on",
     "sign": "sign a bundle with an SSH key, for devices that trust this key",
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     # A terminal that is limited to ASCII gets question marks instead of an error.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Lines appear at once in a file or a pipe, too.
+            # Lines appear immediately, also in a file or a pipe.
             stream.reconfigure(errors="replace", line_buffering=True)
     if not argv or argv[0] not in COMMANDS:
         return _overview(argv)

@@ -1,4 +1,4 @@
-"""The end of the demo: a process without torch recognizes pictures, then the daemon watches a scene of turning objects."""
+"""Last part of the demo: a process without torch recognizes pictures, then the daemon watches a scene of turning objects."""
 
 from __future__ import annotations
 

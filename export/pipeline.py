@@ -25,7 +25,7 @@ from export.data.sources import source_names
 from export.encoders import build_encoder
 from export.evaluation.benchmark import Benchmark, benchmark
 from export.evaluation.class_analysis import MAX_CLASSES, analyze_classes
-from export.evaluation.cross_validation import CrossValidation, cross_validate
+from export.evaluation.cross_validation import CrossValidationPlan, cross_validate
 from export.evaluation.evaluate import Evaluation, baseline_accuracy, default_size, evaluate, subsample
 from export.evaluation.remote_runtime import open_encoder
 from export.evaluation.verdict import (
@@ -67,7 +67,7 @@ def run_pipeline(
     rounds: int = 5,
     command: str = "",
     card: DataCard | None = None,
-    folds: CrossValidation | None = None,
+    folds: CrossValidationPlan | None = None,
 ) -> PipelineResult:
     """Train or resume, bundle, verify, evaluate, benchmark and report into `out`; progress goes to standard error."""
     console = stderr_console()
@@ -82,14 +82,14 @@ def run_pipeline(
     console.print(trained.describe(), soft_wrap=True)
     if card is not None:
         records.write(out / DATA_CARD, card)
-    caution = "" if card is None else card.caution if folds is None else card.caution_of_all
+    caution = "" if card is None else card.caution if folds is None else card.caution_for_all
     verdict = None
     if folds is not None:
         console.print(folds.announce(seconds), soft_wrap=True, markup=False)
         verdict = _cross_validated(settings, splits, folds, out / "folds", fresh, caution)
     network = load_run(out / "train")
-    with working(console, "building the bundle") as say:
-        built = build_bundle(network, splits, out / "bundle", int8_budget, say)
+    with working(console, "building the bundle") as update:
+        built = build_bundle(network, splits, out / "bundle", int8_budget, update)
     for record in built.quantization:
         console.print(record.summary(), soft_wrap=True)
     if missing := missing_formats(built.bundle.manifest):
@@ -102,13 +102,13 @@ def run_pipeline(
         records.write(out / "verification.json", verification)
     evaluations = []
     size = default_size(network.macs)
-    with working(console, "evaluating") as say:
+    with working(console, "evaluating") as update:
         encoders = [
             TorchEncoder(network.module, network.model_id),
             *(open_encoder(bundle, runtime, "int8") for runtime in _runtimes(bundle)),
         ]
         for encoder in encoders:
-            say(f"evaluating {encoder.runtime} {encoder.precision}")
+            update(f"evaluating {encoder.runtime} {encoder.precision}")
             thresholds = bundle.manifest.thresholds
             evaluations.append(
                 evaluate(
@@ -117,19 +117,19 @@ def run_pipeline(
                 )
             )  # fmt: skip
         if (baseline := _starting_weights(settings, splits, network)) is not None:
-            say("evaluating the starting weights")
+            update("evaluating the starting weights")
             accuracy = baseline_accuracy(baseline, splits, head, evaluations[0], size.per_class)
             evaluations = [replace(evaluation, baseline=accuracy) for evaluation in evaluations]
         records.write(out / "evaluation.json", evaluations)
         if is_folder:
             if verdict is None:
-                say("comparing with the starting weights and the shipped bundle")
+                update("comparing with the starting weights and the shipped bundle")
                 verdict = _verdict(settings, splits, bundle, baseline, caution)
             records.write(out / "verdict.json", verdict)
-        say("comparing the held-out classes with each other")
+        update("comparing the held-out classes with each other")
         _write_class_analysis(out / CLASSES, splits, bundle, size.per_class, settings.seed)
-    with working(console, "benchmarking") as say:
-        table = benchmark(bundle, splits, rounds, command=command, progress=say)
+    with working(console, "benchmarking") as update:
+        table = benchmark(bundle, splits, rounds, command=command, progress=update)
         records.write(out / "benchmark.json", table)
     report = write_report(out)
     return PipelineResult(bundle, verification, tuple(evaluations), table, report, verdict)
@@ -138,7 +138,7 @@ def run_pipeline(
 def _cross_validated(
     settings: TrainingSettings,
     splits: Splits,
-    folds: CrossValidation,
+    folds: CrossValidationPlan,
     out: Path,
     fresh: bool,
     caution: str,
@@ -148,7 +148,7 @@ def _cross_validated(
     shipped, skipped = _shipped_candidate(settings, all_classes(splits), all_classes)
     tested = cross_validate(
         settings, splits, folds, out, shipped, fresh=fresh,
-        say=lambda text: console.print(text, soft_wrap=True, markup=False),
+        progress=lambda text: console.print(text, soft_wrap=True, markup=False),
     )  # fmt: skip
     return choose_candidate(tested, splits.train.classes, skipped, caution, folds.folds)
 
@@ -159,7 +159,7 @@ def _write_class_analysis(
     """Write the results of each held-out class, where their number allows a table and a map."""
     images = subsample(splits.evaluation, per_class)
     if not 2 <= int((images.counts >= 2).sum()) <= MAX_CLASSES:
-        path.unlink(missing_ok=True)  # of an earlier run
+        path.unlink(missing_ok=True)  # from an earlier run
         return
     encoder = open_encoder(bundle, "auto", "int8")
     embeddings = encoder.embed_prepared(images.images)
@@ -192,7 +192,7 @@ def _shipped_candidate(
         load_splits(source_names(settings.data)[0], shipped.manifest.input, seed=settings.seed, log=False)
     )
     if same.class_names != images.class_names or not np.array_equal(same.labels, images.labels):
-        return {}, (f"{SHIPPED}: other pictures are readable at its size",)
+        return {}, (f"{SHIPPED}: at its input size, a different set of pictures can be read",)
     encoder = open_encoder(shipped, "auto", "int8")
     return {SHIPPED: (encoder.embed_prepared(same.images), shipped.head)}, ()
 

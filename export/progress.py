@@ -29,11 +29,11 @@ def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
             yield status.update
         return
 
-    def say(text: str) -> None:
+    def show(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
-    say(what)
-    yield say
+    show(what)
+    yield show
 
 
 @contextmanager

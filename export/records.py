@@ -29,7 +29,7 @@ def valid_text(text: object) -> str:
 
 
 def valid_values(value: Any) -> Any:
-    """JSON values with all texts as `valid_text` has them."""
+    """JSON values with `valid_text` applied to all texts."""
     if isinstance(value, dict):
         return {valid_text(key): valid_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

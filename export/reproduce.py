@@ -15,12 +15,12 @@ from edge_siamese import models
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.models.bundle import MANIFEST, load_bundle
 from export import records
-from export.data.grocery import OFFICIAL
+from export.data.grocery import OFFICIAL_URL
 from export.data.sources import source_names
 from export.evaluation.embeddings import Supports
 from export.evaluation.evaluate import Evaluation, default_size, evaluate
 from export.evaluation.loading import TORCH, Model, data_for, frames_for, head_for, open_model
-from export.evaluation.remote_runtime import CHECKOUT, places
+from export.evaluation.remote_runtime import CHECKOUT, available_variants
 from export.reporting.report import EVALUATION, read_inputs
 from export.reporting.tables import full_tables
 from export.training.network import load_run
@@ -35,7 +35,7 @@ PHOTO_EPISODES, GLYPH_EPISODES = 1_000, 10_000
 INSTRUCTIONS = {
     "omniglot": "without --data-root and EDGE_SIAMESE_DATA it is fetched: "
     "env -u EDGE_SIAMESE_DATA .venv/bin/python -m export reproduce glyphs",
-    "grocery": f"git clone --depth 1 {OFFICIAL} DIR/grocery, and then "
+    "grocery": f"git clone --depth 1 {OFFICIAL_URL} DIR/grocery, and then "
     ".venv/bin/python -m export reproduce objects --data-root DIR",
 }
 
@@ -76,9 +76,7 @@ class Column:
 
 def standard_checks() -> list[Check]:
     """The shipped bundles, and the published weights on the same photographs, if `make reproduce` created them."""
-    runs = [
-        file.parent.parent for place in (BENCHMARKS, BUILD) for file in sorted(place.glob(f"*/{WEIGHTS}"))
-    ]
+    runs = [file.parent.parent for root in (BENCHMARKS, BUILD) for file in sorted(root.glob(f"*/{WEIGHTS}"))]
     checks = [
         Check(name, models.DIRECTORY / name, data, episodes, tuple(runs))
         for name, data, episodes in (
@@ -106,16 +104,16 @@ def reproduce(
     out: Path,
     data_root: Path | None = None,
     episodes: int | None = None,
-    say: Callable[[str], object] = print,
+    progress: Callable[[str], object] = print,
 ) -> Iterator[tuple[Check, str | EdgeSiameseError]]:
     """Measure one check after the other, and write each one's evaluations to `out/NAME/evaluation.json`.
 
     Args:
         checks: the checks.
         out: directory with a subdirectory for each check.
-        data_root: a folder with `omniglot/` and `grocery/` in it; by default what `EDGE_SIAMESE_DATA` says.
+        data_root: a folder with `omniglot/` and `grocery/`; default: the environment variable `EDGE_SIAMESE_DATA`.
         episodes: number of episodes, instead of each check's own.
-        say: called with a line about each step.
+        progress: called with a line about each step.
 
     Returns:
         Each check with its section in Markdown, or the error that prevented it.
@@ -124,7 +122,7 @@ def reproduce(
         if episodes is not None:
             check = replace(check, episodes=episodes)
         try:
-            yield check, _section(check, out / check.name, data_root, say)
+            yield check, _section(check, out / check.name, data_root, progress)
         except EdgeSiameseError as error:
             yield check, error
 
@@ -180,13 +178,13 @@ def columns(check: Check) -> tuple[list[Column], list[str]]:
     """
     if not (check.path / MANIFEST).is_file() and (check.path / WEIGHTS).is_file():
         return [Column(check.path, TORCH)], []
-    available, missing = places(load_bundle(check.path))
-    runtimes = [place.runtime for place in available if place.precision == "int8"]
+    available, missing = available_variants(load_bundle(check.path))
+    runtimes = [variant.runtime for variant in available if variant.precision == "int8"]
     if not check.thorough:
         runtimes, missing = runtimes[:1], []
     model_id = load_bundle(check.path).manifest.model_id
-    runs = (place for place in check.weights if (place / WEIGHTS).is_file())
-    float_weights = next((place for place in runs if load_run(place).model_id == model_id), None)
+    runs = (run for run in check.weights if (run / WEIGHTS).is_file())
+    float_weights = next((run for run in runs if load_run(run).model_id == model_id), None)
     result = [Column(float_weights, TORCH)] if float_weights else []
     result += [Column(check.path, runtime) for runtime in runtimes]
     # Augmented supports, as at registration: only once, because they are equal in every runtime and take five times as long.
@@ -194,21 +192,21 @@ def columns(check: Check) -> tuple[list[Column], list[str]]:
     return result, missing
 
 
-def _section(check: Check, directory: Path, data_root: Path | None, say: Callable[[str], object]) -> str:
-    ways, missing = columns(check)
+def _section(check: Check, directory: Path, data_root: Path | None, progress: Callable[[str], object]) -> str:
+    selected, missing = columns(check)
     for line in missing:
-        say(f"{check.name}: skipped: {line}")
+        progress(f"{check.name}: skipped: {line}")
     evaluations, commands = list[Evaluation](), list[str]()
-    for way in ways:
-        say(f"{check.name} on {check.data}: {way.runtime}, {way.supports} supports")
-        model = open_model(way.path, way.runtime)
-        commands.append(way.command(check))
+    for column in selected:
+        progress(f"{check.name} on {check.data}: {column.runtime}, {column.supports} supports")
+        model = open_model(column.path, column.runtime)
+        commands.append(column.command(check))
         evaluations.append(
             measure(
                 model,
                 check.data,
                 episodes=check.episodes,
-                supports=way.supports,
+                supports=column.supports,
                 data_root=data_root,
                 command=commands[-1],
             )

@@ -60,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         with working(console, "reading the data"):
             manifest = bundle.manifest
             _, splits = splits_of(manifest.provenance, manifest.input, arguments.data, arguments.data_root)
-    with working(console, "measuring") as say:
-        result = benchmark(bundle, splits, arguments.rounds, arguments.runs, progress=say)
+    with working(console, "measuring") as update:
+        result = benchmark(bundle, splits, arguments.rounds, arguments.runs, progress=update)
     output(arguments, result, show)
     if reason := int8_not_judged(result):
         print(f"the speed of int8 is not judged: {reason}", file=sys.stderr)

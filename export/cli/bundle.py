@@ -34,9 +34,9 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     network = load_run(arguments.run)
     console = stderr_console()
-    with working(console, "building the bundle") as say:
+    with working(console, "building the bundle") as update:
         _, splits = splits_of(network.provenance, network.preprocessing, arguments.data, arguments.data_root)
-        built = build_bundle(network, splits, arguments.out, arguments.int8_budget, say)
+        built = build_bundle(network, splits, arguments.out, arguments.int8_budget, update)
     for record in built.quantization:
         print(record.summary())
     if missing := missing_formats(built.bundle.manifest):

@@ -28,7 +28,7 @@ examples:
 Fetches the pictures of registered objects, and those that were marked as wrong (`edge-siamese wrong`). The owner of a device
 has to allow it: collect_pictures = true in [training] of its settings. A picture is fetched once, so the same command can be
 repeated; one that you delete stays deleted. Wrong recognitions without a label go to the folder OUT-strangers.
-Exits with 1 if a device failed; the pictures of the others are fetched nevertheless."""
+Exits with 1 if a device failed; the pictures of the others are fetched anyway."""
 
 MAX_ARCHIVE_BYTES = 2 << 30
 _REMOTE = "exec {program} objects collect -\n"
@@ -49,16 +49,16 @@ class Collection:
 def collect(folder: CollectedFolder, device: Device, timeout_s: float = 300.0) -> Collection:
     """Fetch the pictures of one device into a folder."""
     with tempfile.NamedTemporaryFile(suffix=".zip") as file:
-        with working(stderr_console(), f"{device.host}: waiting for its pictures") as say:
+        with working(stderr_console(), f"{device.host}: waiting for its pictures") as update:
             step = 0
 
             def received(size: int) -> None:
                 nonlocal step
                 if size >> 24 > step:  # a line for each 16 MiB
                     step = size >> 24
-                    say(f"{device.host}: {size >> 20} MiB received")
+                    update(f"{device.host}: {size >> 20} MiB received")
 
-            answer = run_script(
+            outcome = run_script(
                 device,
                 _REMOTE.format(program=device.as_root),
                 timeout_s,
@@ -66,14 +66,14 @@ def collect(folder: CollectedFolder, device: Device, timeout_s: float = 300.0) -
                 max_output_bytes=MAX_ARCHIVE_BYTES,
                 received=received,
             )
-        if not answer.succeeded:
-            return Collection(device.host, False, answer.text)
+        if not outcome.succeeded:
+            return Collection(device.host, False, outcome.text)
         file.flush()
         try:
             with open_pictures(Path(file.name), "nothing was collected") as archive:
                 fetched = folder.add(device.host, archive)
         except StoreError as error:
-            text = str(error).removeprefix(f"{file.name}: ").replace(file.name, "its answer")
+            text = str(error).removeprefix(f"{file.name}: ").replace(file.name, "its response")
             return Collection(device.host, False, text)
     return Collection(device.host, True, _describe(fetched, folder.dry_run), fetched)
 
@@ -92,9 +92,9 @@ def _describe(fetched: Fetched, dry_run: bool) -> str:
     if fetched.moved:
         text += f"; {fetched.moved} moved to another object"
     if fetched.known:
-        text += f"; {fetched.known} fetched before"
+        text += f"; {fetched.known} already fetched"
     if fetched.equal:
-        text += f"; {fetched.equal} equal to another one"
+        text += f"; {fetched.equal} identical to another one"
     if fetched.without_pictures:
         text += f"; {counted(fetched.without_pictures, 'view')} without a picture on the device"
     return text
@@ -114,7 +114,7 @@ def next_steps(folder: CollectedFolder, contents: Contents) -> list[str]:
     ]
     if contents.one_view:
         lines.append(
-            f"{counted(contents.one_view, 'object')} with pictures of one registration only, which are much alike: "
+            f"{counted(contents.one_view, 'object')} with pictures of a single registration, which are very similar: "
             "add views on the device (edge-siamese register NAME --view)"
         )
     if contents.usable < contents.needed:
@@ -125,8 +125,8 @@ def next_steps(folder: CollectedFolder, contents: Contents) -> list[str]:
         return lines
     if contents.training_classes < MIN_TRAINING_CLASSES:
         lines.append(
-            f"few to train on: {counted(contents.training_classes, 'object')} for training, the others are held out; with "
-            f"fewer than {MIN_TRAINING_CLASSES} the pipeline advises against training, and compares the shipped bundle"
+            f"little to train on: {counted(contents.training_classes, 'object')} for training, the others are held out; "
+            f"with fewer than {MIN_TRAINING_CLASSES} the pipeline advises against training, and compares the shipped bundle"
         )
     data = f"folder:{shown}" + (f",anything:{_relative(folder.strangers)}" if contents.strangers else "")
     lines.append(

@@ -51,27 +51,27 @@ def show(card: DataCard, console: Console | None = None, brief: bool = False) ->
     """Print a data card; `brief` prints fewer examples and no remedies."""
     console = console or Console(highlight=False)
 
-    def say(text: str, style: str = "") -> None:
+    def write(text: str, style: str = "") -> None:
         console.print(printable(text), style=style, markup=False, soft_wrap=True)
 
-    say(f"{card.folder}: {card.pictures:,} pictures of {len(card.classes)} classes ({card.split})")
+    write(f"{card.folder}: {card.pictures:,} pictures of {len(card.classes)} classes ({card.split})")
     console.print(_counts(card))
     for finding in card.findings:
-        say(f"{'!' if finding.serious else '-'} {finding.what}")
+        write(f"{'!' if finding.serious else '-'} {finding.what}")
         if not brief:
-            say(f"  {finding.remedy}", "dim")
+            write(f"  {finding.remedy}", "dim")
         shown = finding.groups[: MAX_BRIEF_GROUPS if brief else None]
         for group in shown:
-            say(f"    {' = '.join(group.files)}{f' ({group.note})' if group.note else ''}", "dim")
+            write(f"    {' = '.join(group.files)}{f' ({group.note})' if group.note else ''}", "dim")
         if finding.count > len(shown):
-            say(f"    and {finding.count - len(shown):,} more", "dim")
+            write(f"    and {finding.count - len(shown):,} more", "dim")
     if not card.findings:
-        say("no duplicates, and no damaged or unsuitable pictures")
+        write("no duplicates, and no damaged or unsuitable pictures")
     if card.caution:
-        say(f"! {card.caution}")
+        write(f"! {card.caution}")
     training = next(split.classes for split in card.splits if split.split == "train")
     if not brief and training and (advice := advice_on(training)):
-        say(f"! {advice}")
+        write(f"! {advice}")
 
 
 def _counts(card: DataCard) -> Table:

@@ -27,17 +27,17 @@ examples:
   python -m export deploy glyphs pi@door.local pi@shelf.local --identity ~/.ssh/fleet
 
 Each device tests the bundle with its own runtime before it becomes the current model, and keeps its previous model:
-`edge-siamese model rollback` restores it. Exits with 1 if a device failed; the others have the model nevertheless."""
+`edge-siamese model rollback` restores it. Exits with 1 if a device failed; the others have the model anyway."""
 
 
 # The bundle arrives as a tar file on standard input; the directory is removed in any case.
 _REMOTE = """\
 set -e
-place=$(mktemp -d)
-trap 'rm -rf "$place"' EXIT INT TERM HUP
-chmod 755 "$place"
-tar -x -C "$place" -f -
-{install} "$place/bundle"
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT INT TERM HUP
+chmod 755 "$directory"
+tar -x -C "$directory" -f -
+{install} "$directory/bundle"
 """
 
 
@@ -70,8 +70,8 @@ def deploy(data: bytes, device: Device, timeout_s: float = 300.0) -> Deployment:
     The device's `model install` refuses a bundle whose self-test fails there; then nothing changes. The current model
     becomes the previous one (`edge-siamese model rollback`).
     """
-    answer = run_script(device, _REMOTE.format(install=f"{device.as_root} model install"), timeout_s, data)
-    return Deployment(device.host, answer.succeeded, answer.text or "installed")
+    outcome = run_script(device, _REMOTE.format(install=f"{device.as_root} model install"), timeout_s, data)
+    return Deployment(device.host, outcome.succeeded, outcome.text or "installed")
 
 
 def _require_self_test(bundle: Bundle) -> None:

@@ -20,7 +20,7 @@ examples:
   python -m export encoders
   python -m export encoders timm:mobilenetv4_conv_small timm:fastvit_t8@161 timm:resnet18@161:stage3
 
-A number of the third column is a million multiply-accumulates (MMAC) for one picture. Nothing is downloaded or trained."""
+The third column is in millions of multiply-accumulates (MMAC) per picture. Nothing is downloaded or trained."""
 
 
 MIN_WIDTH = 110
@@ -32,13 +32,14 @@ class EncoderCost:
 
     name: str
     height: int
-    """Of the picture, in pixels."""
+    """Height of the picture, in pixels."""
     width: int
+    """Width of the picture, in pixels."""
     macs: int
     """Multiply-accumulate operations for one picture."""
     parameters: int
     dimensions: int
-    """Of the embedding."""
+    """Length of the embedding."""
     formats: tuple[str, ...]
     problem: str
     """Why it cannot be converted to int8; empty if it can."""
@@ -88,7 +89,9 @@ def cost_of(name: str) -> EncoderCost:
 def show(costs: list[EncoderCost]) -> None:
     """Print a table, and what cannot be converted."""
     console = Console(highlight=False)
-    console.width = max(console.width, MIN_WIDTH)  # names of networks are long, and cut names are of no use
+    console.width = max(
+        console.width, MIN_WIDTH
+    )  # names of networks are long, and truncated names are useless
     table = Table(box=None, header_style="dim", pad_edge=False)
     for title in ("encoder", "pixels", "MMAC", "parameters", "embedding", "formats"):
         table.add_column(title, justify="left" if title in ("encoder", "formats") else "right", no_wrap=True)

@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
                 bundle.head,
                 [replace(usual, false_accept_rate=rate) for rate in RATES],
                 strangers,
-                strangers_are=name,
+                strangers_source=name,
                 model_id=bundle.manifest.model_id,
                 episodes=arguments.episodes,
                 seed=arguments.seed,
@@ -114,7 +114,7 @@ def show(result: StrangersResult, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     console.print(f"\n[bold]{result.model_id}[/bold]  objects of {result.data}, {result.classes} classes")
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in ("objects", "pictures\neach", "rate\nasked for"):
+    for title in ("objects", "pictures\neach", "requested\nrate"):
         table.add_column(title, justify="right")
     for title in ("identified\n%", "as another\nobject, %", "strangers\naccepted, %", "threshold\np"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -129,7 +129,7 @@ def show(result: StrangersResult, console: Console | None = None) -> None:
     console.print(table)
     for line in result.skipped:
         console.print(f"[dim]skipped: {line}[/dim]")
-    about = f"strangers: {result.strangers_are}, {result.strangers} pictures; {result.impostors} impostors in the bundle"
+    about = f"strangers: {result.strangers_source}, {result.strangers} pictures; {result.impostors} impostors in the bundle"
     console.print(f"[dim]{about}; small print: 95 % interval over {result.episodes} draws[/dim]")
 
 

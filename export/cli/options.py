@@ -203,7 +203,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--start",
         metavar="START",
-        help=f"initial weights: {', '.join(STARTS)}, {RUN_PREFIX}DIR of an earlier run, {BUNDLE_PREFIX}PLACE of a bundle",
+        help=f"initial weights: {', '.join(STARTS)}, {RUN_PREFIX}DIR from an earlier run, {BUNDLE_PREFIX}NAME of a bundle",
     )
     group.add_argument(
         "--initialization",

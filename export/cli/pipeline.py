@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folds",
         type=count,
         metavar="N",
-        help="folds of classes for cross-validation of a folder, each an additional training; 0 for none (default: up to "
-        f"{MAX_FOLDS} if there are fewer than {MAX_CLASSES} classes without splits, otherwise none)",
+        help="folds of classes for cross-validation of a folder, each an additional training run; 0 for none (default: up "
+        f"to {MAX_FOLDS} if there are fewer than {MAX_CLASSES} classes without splits, otherwise none)",
     )
     add_training_options(parser)
 

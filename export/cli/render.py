@@ -21,7 +21,7 @@ examples:
   python -m export render ~/products --views 36 --elevations 20 --out build/turning
 
 MODELS is a furniture library of Sweet Home 3D (.sh3f), a folder with such files, or a folder of .obj and .glb files with y
-upward. `scripts/fetch_models.py` fetches Sweet Home 3D's libraries. Each model is rendered in a process of its own; those
+upward. `scripts/fetch_models.py` fetches Sweet Home 3D's libraries. Each model is rendered in its own process; those
 that cannot be rendered are skipped. The same command continues an interrupted run. It needs EGL (Debian: libegl1)."""
 
 

@@ -74,13 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
         check for name, data in arguments.also for check in further_checks(name, data)
     ]
     failed = []
-    with working(console, "measuring") as say:
+    with working(console, "measuring") as update:
         for check, outcome in reproduce(
             checks,
             BENCHMARKS if arguments.write else arguments.out,
             arguments.data_root,
             arguments.episodes,
-            say,
+            update,
         ):
             if isinstance(outcome, str):
                 print(outcome, flush=True)

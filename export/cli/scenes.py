@@ -17,10 +17,10 @@ from export.evaluation.loading import open_bundle, open_model
 from export.evaluation.scene_recording import Contender
 from export.evaluation.scene_video import VideoComposer
 from export.evaluation.scenes import (
-    OBJECTS_IN_ALL,
+    MIN_TOTAL_OBJECTS,
+    RECOGNITION_SECONDS,
     REGISTERED,
     STRANGERS,
-    WITHIN_SECONDS,
     SceneRow,
     ScenesResult,
     measure_scenes,
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=get_args(Focus),
         default=[CameraSettings().focus],
-        help=f"part of a frame that the encoder reads, as `camera.focus` in the settings; each is measured by itself "
+        help=f"part of a frame that the encoder reads, as `camera.focus` in the settings; each is measured separately "
         f"(default: {CameraSettings().focus}). The baseline reads the center.",
     )
     parser.add_argument(
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[DRAWN],
         metavar="DIR",
-        help=f"folders of photographs, each measured by itself, or `{DRAWN}`: a table and a wall (default: {DRAWN})",
+        help=f"folders of photographs, each measured separately, or `{DRAWN}`: a table and a wall (default: {DRAWN})",
     )
     parser.add_argument(
         "--registered",
@@ -92,9 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--objects",
         type=positive,
-        default=OBJECTS_IN_ALL,
+        default=MIN_TOTAL_OBJECTS,
         metavar="N",
-        help=f"objects registered over all draws of each number, at least (default: {OBJECTS_IN_ALL})",
+        help=f"minimum number of objects registered over all draws of each number (default: {MIN_TOTAL_OBJECTS})",
     )
     parser.add_argument(
         "--strangers",
@@ -108,8 +108,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=0,
         metavar="N",
-        help="of them, the first N come before the objects return and are not counted: from them the daemon learns what its "
-        "camera sees (default: 0)",
+        help="the first N of these visits take place before the objects return and are not counted: the daemon learns from "
+        "them what its camera sees (default: 0)",
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the video (default: 0)")
     add_output_options(parser)
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
         composer = VideoComposer(arguments.turntable, folder, arguments.seed)
 
         def progress(
-            step: str, total: int, about: str = composer.backgrounds_are
+            step: str, total: int, about: str = composer.background_name
         ) -> AbstractContextManager[Callable[[], None]]:
             return counting(console, f"{about}: {step}", total)
 
@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
             contenders,
             composer,
             registered=arguments.registered,
-            objects_in_all=arguments.objects,
+            min_total_objects=arguments.objects,
             strangers=arguments.strangers,
             familiar=arguments.familiar,
             progress=progress,
@@ -182,7 +182,7 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
         console.print(f"[dim]skipped: {line}[/dim]")
     about = (
         "refused: objects at their first press, and further presses; "
-        f"returns recognized within {WITHIN_SECONDS:g} s, turned by at most this angle, and at another place; "
+        f"returns recognized within {RECOGNITION_SECONDS:g} s, turned by at most this angle, and at another place; "
         f"{result.visits} visits of {result.strangers} strangers, one every ten seconds; "
         "either: reported as one of two look-alikes; "
         "small print: 95 % interval over objects, strangers or places"

@@ -16,7 +16,7 @@ examples:
   python -m export sign build/omniglot/bundle --key release
 
 Writes manifest.json.sig, and prints the line for [model] of the devices' settings. A device with trusted_keys refuses
-bundles that are not signed with one of them. Sign again after every change of the bundle."""
+bundles that are not signed with one of them. Sign again after every change to the bundle."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScriptResult:
     """The outcome of a script on one device."""
 
     succeeded: bool
@@ -63,7 +63,7 @@ def run_script(
     output: IO[bytes] | None = None,
     max_output_bytes: int = _MAX_TEXT_BYTES,
     received: Callable[[int], object] = lambda _: None,
-) -> Answer:
+) -> ScriptResult:
     """Run a script of sh on a device.
 
     Args:
@@ -127,13 +127,13 @@ def run_script(
             assert process.stdout is not None
             process.stdout.close()
         if late.is_set():
-            return Answer(False, f"no answer within {timeout_s:g} s")
+            return ScriptResult(False, f"no answer within {timeout_s:g} s")
         if not complete:
-            return Answer(False, f"it sends more than {max_output_bytes:,} bytes")
+            return ScriptResult(False, f"it sends more than {max_output_bytes:,} bytes")
         lines = _lines(text)
         if process.returncode == 0:
-            return Answer(True, lines[-1] if lines else "")
-        return Answer(False, _problem(process.returncode, _lines(errors) or lines or ["no message"]))
+            return ScriptResult(True, lines[-1] if lines else "")
+        return ScriptResult(False, _problem(process.returncode, _lines(errors) or lines or ["no message"]))
 
 
 def _copy(source: IO[bytes], target: IO[bytes], limit: int, received: Callable[[int], object]) -> bool:

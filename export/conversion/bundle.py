@@ -113,13 +113,13 @@ def build_bundle(
     if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out} exists and is not a bundle; choose another directory or remove it")
     busy = f"another export is writing {out}; wait for it, or choose another directory"
-    with bundle_staging(out, busy) as place:
+    with bundle_staging(out, busy) as staging:
         progress("fitting the head")
         reference = TorchEncoder(network.module, network.model_id)
         embeddings = reference.embed_prepared(splits.validation.images)
         distance: Literal["euclidean", "weighted_l1"] = "euclidean" if network.head is None else "weighted_l1"
         calibration = fit_head(embeddings, splits.validation, distance, network.head)
-        new = place / "bundle"
+        new = staging / "bundle"
         new.mkdir()
         progress(f"exporting to {' and '.join(TITLES[format] for format in network.module.formats)}")
         _export(network, new)
@@ -156,11 +156,11 @@ def bundle_staging(out: Path, busy: str) -> Iterator[Path]:
     real = Path(os.path.realpath(out))
     with ExitStack() as stack:
         try:
-            place = stack.enter_context(staging_directory(real.with_name(f".{real.name}.part")))
+            staging = stack.enter_context(staging_directory(real.with_name(f".{real.name}.part")))
         except BlockingIOError as error:
             raise ExportError(busy) from error
         recover_directory(out)
-        yield place
+        yield staging
 
 
 def _quantized(
@@ -192,13 +192,13 @@ def _quantized(
     for format in network.module.formats:
         progress(f"quantizing to {format} int8")
         with tempfile.TemporaryDirectory() as directory:
-            place = Path(directory)
-            graph = quantizable_graph(network.module, format, place)
+            work_directory = Path(directory)
+            graph = quantizable_graph(network.module, format, work_directory)
 
-            def retrained(graph_of: Any = GRAPHS[format], place: Path = place) -> Any:
-                retrained_place = place / "retrained"
-                retrained_place.mkdir(exist_ok=True)
-                return graph_of(student(), retrained_place)
+            def retrained(graph_of: Any = GRAPHS[format], work_directory: Path = work_directory) -> Any:
+                retrained_directory = work_directory / "retrained"
+                retrained_directory.mkdir(exist_ok=True)
+                return graph_of(student(), retrained_directory)
 
             def loss_of(path: Path, format: str = format) -> Loss:
                 encoder = _encoder_of(path, format, network, calibration, new)
@@ -240,12 +240,12 @@ def _encoder_of(
     """The device's encoder for a file that is not in a bundle yet."""
     info = _model_file(path, format, "int8", "being tried")
     with tempfile.TemporaryDirectory(dir=new.parent) as directory:
-        place = Path(directory)
-        os.link(path, place / path.name) if path.stat().st_dev == place.stat().st_dev else shutil.copy(
-            path, place
-        )
+        work_directory = Path(directory)
+        os.link(
+            path, work_directory / path.name
+        ) if path.stat().st_dev == work_directory.stat().st_dev else shutil.copy(path, work_directory)
         manifest = _bare_manifest(network, calibration, (info,))
-        bundle = Bundle(place, manifest, calibration.head)
+        bundle = Bundle(work_directory, manifest, calibration.head)
         return load_encoder(bundle, RUNTIMES[format], "int8", threads=2)
 
 
@@ -398,8 +398,8 @@ def store_impostors(bundle: Bundle, embeddings: Floats, source: str) -> int:
     impostors = _pack_impostors(embeddings[kept], bundle.manifest.embedding.unit_length)
     if not np.isfinite(impostors).all():
         raise ExportError("the embeddings are too large for float16; this encoder cannot have impostors")
-    with bundle_staging(bundle.path, f"another export is writing {bundle.path}; wait for it") as place:
-        new = place / "bundle"
+    with bundle_staging(bundle.path, f"another export is writing {bundle.path}; wait for it") as staging:
+        new = staging / "bundle"
         shutil.copytree(bundle.path, new, ignore=shutil.ignore_patterns(SIGNATURE))  # not of the new manifest
         write_atomically(new / IMPOSTORS, lambda file: np.save(file, impostors, allow_pickle=False))
         others = tuple(item for item in bundle.manifest.attachments if item.path != IMPOSTORS)
@@ -551,8 +551,9 @@ The distance of two embeddings gives the probability that both pictures show the
 ## Figures on held-out classes ({splits.validation.name})
 
 The network was not trained on these {splits.validation.classes} classes, but its weights were selected and its head
-was fitted on them. New classes may do worse; `python -m export evaluate` measures them. The figures are those of the float
-network. Guessing is right once in {default_ways(splits.validation)} times in the one-shot trials, half of the time on pairs.
+was fitted on them. Accuracy on new classes may be lower; `python -m export evaluate` measures it. The figures are those of
+the float network. Guessing is right one time in {default_ways(splits.validation)} in the one-shot trials, and half of the
+time on pairs.
 
 {metrics}
 

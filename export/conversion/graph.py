@@ -128,7 +128,7 @@ def operation_of(folded: fx.GraphModule, node: fx.Node) -> str:
 def _drop_identities(folded: fx.GraphModule) -> None:
     """Remove what does nothing in evaluation mode, so that a convolution and its normalization are neighbors.
 
-    These are also casts to float32, the type of all values; they matter in training under autocast.
+    This includes casts to float32, which have an effect only in training under autocast.
     """
     for node in list(folded.graph.nodes):
         is_cast = node.op == "call_method" and node.target == "float"

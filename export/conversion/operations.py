@@ -1,4 +1,4 @@
-"""The operations of a network that int8 files can have, checked before a training."""
+"""The operations of a network that int8 files can have, checked before training."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ REMEDY = "choose a network of convolutions, such as timm:mobilenetv4_conv_small,
 
 
 def require_convertible(encoder: EncoderNetwork) -> None:
-    """Name the operations of an encoder that an int8 file cannot have.
+    """Require that all operations of an encoder can be converted to int8.
 
     Raises:
-        SettingsError: there are some, or the network cannot be traced.
+        SettingsError: some cannot, which the error names, or the network cannot be traced.
     """
-    if not encoder.trainable:  # an ONNX file, whose operations are those that onnxruntime has
+    if not encoder.trainable:  # an ONNX file, whose operations onnxruntime implements
         return
     try:
         folded = fold_pixel_scaling(fold_batch_norm(encoder))

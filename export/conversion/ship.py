@@ -92,10 +92,10 @@ def ship(run: Path, name: str, directory: Path) -> Shipped:
         raise ExportError(f"{source.path / GOLDEN} has no embeddings of {missing[0]}: build the bundle again")
     _self_test(source)
     out = directory / name
-    with bundle_staging(out, f"another process is writing {out}; wait for it") as place:
+    with bundle_staging(out, f"another process is writing {out}; wait for it") as staging:
         if out.exists() and not (out / MANIFEST).is_file():
             raise ExportError(f"{out} exists and is not a bundle; remove it")
-        new = place / name
+        new = staging / name
         new.mkdir()
         for item in (*models, *kept):
             (new / item.path).parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,9 @@ def remove_local_paths(value: Any) -> Any:
 def _require_verified(bundle: Bundle, path: Path) -> None:
     verification = records.read(Verification, path)
     if verification.model_id != bundle.manifest.model_id:
-        raise ExportError(f"{path} is of another model, {verification.model_id}: verify the bundle again")
+        raise ExportError(
+            f"{path} belongs to another model, {verification.model_id}: verify the bundle again"
+        )
     if not verification.passed:
         raise ExportError(f"{path}: {verification.model_id} did not pass verification and cannot be shipped")
 

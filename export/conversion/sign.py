@@ -19,7 +19,7 @@ def sign(directory: Path, key: Path) -> PublicKey:
     ssh-keygen asks for the passphrase of the key on the terminal; a public key uses the private one in ssh-agent.
 
     Args:
-        directory: of the bundle, whose files are checked first.
+        directory: directory of the bundle, whose files are checked first.
         key: file of the private key; or of the public one, if ssh-agent has the private key.
 
     Raises:
@@ -35,17 +35,17 @@ def sign(directory: Path, key: Path) -> PublicKey:
 
 
 def _public_key(key: Path) -> PublicKey:
-    """Read the public key beside a private one, or ask ssh-keygen for it."""
-    beside = key if key.suffix == ".pub" else key.with_name(f"{key.name}.pub")
+    """Read the public key next to a private one, or ask ssh-keygen for it."""
+    public = key if key.suffix == ".pub" else key.with_name(f"{key.name}.pub")
     try:
-        if beside.is_file():
-            line = beside.read_text(encoding="utf-8")
+        if public.is_file():
+            line = public.read_text(encoding="utf-8")
         elif key.is_file():
             line = _keygen(["-y", "-f", str(key)], b"", f"{key} is not a key of OpenSSH").decode("utf-8")
         else:
             raise ExportError(f"{key}: there is no such file; make a key: ssh-keygen -t ed25519 -f {key}")
     except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(f"{beside} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise ExportError(f"{public} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
         return parse_public_key(line)
     except ValueError as error:

@@ -68,8 +68,8 @@ def preload(action: str, *modules: str) -> None:
 def in_child(action: str, work: Callable[[], object], out: Path) -> None:
     """Run a converter as `third_party` does, in a copy of this process, whose crash leaves this one alive.
 
-    The child is forked, so it costs no imports of what is imported before, see `preload`. Only files remain of its
-    work. Where this process uses a GPU, which a fork cannot, or the system is not Linux, the converter runs here.
+    The child is forked, so it costs no imports of what is imported before, see `preload`. Only the files remain of its
+    work. If this process uses a GPU, which does not survive a fork, or the system is not Linux, the converter runs here.
 
     Args:
         action: the action, for the message.

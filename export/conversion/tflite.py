@@ -138,7 +138,7 @@ class TfliteGraph:
 
     def __init__(self, network: ExportedEncoder, directory: Path) -> None:
         self.path = directory / "quantizable.fp32.tflite"
-        # The quantizer changes a float input to int8, but would keep a uint8 input with a cast behind it.
+        # The quantizer changes a float input to int8, but would keep a uint8 input with a cast after it.
         export_tflite(network, self.path, torch.float32)
         self._file = read_tflite(self.path)
         self.steps = _steps(self._file, layers(network.encoder))

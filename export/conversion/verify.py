@@ -56,7 +56,7 @@ def verify(
         raise SettingsError(f"the int8 budget must be a number of points, not {int8_budget}")
     if bundle.manifest.model_id != network.model_id:
         raise SettingsError(
-            f"{bundle.path} is of {bundle.manifest.model_id}, but {network.run} is "
+            f"{bundle.path} contains {bundle.manifest.model_id}, but {network.run} contains "
             f"{network.model_id}; name its run with --run"
         )
     images = subsample_for(images, network.macs)
@@ -94,13 +94,13 @@ def verify(
         if reason := _failure(file, loss, int8_budget):
             failures.setdefault((file.format, file.precision), []).append(f"{file.runtime}: {reason}")
     run = {(file.format, file.precision) for file in files}
-    unrun = [m for m in bundle.manifest.models if (m.format, m.precision) not in run]
+    untested = [m for m in bundle.manifest.models if (m.format, m.precision) not in run]
     worst = tuple(
         f"{format}: {worst_layer(bundle, network, format, calibration_images)}"
         for format in sorted({format for format, precision in failures if precision == "int8"})
     )
     return Verification(
-        passed=not failures and not unrun,
+        passed=not failures and not untested,
         model_id=network.model_id,
         network_accuracy=trials.accuracy,
         ways=trials.ways,
@@ -117,7 +117,10 @@ def verify(
                 for (format, precision), reasons in failures.items()
                 for reason in reasons
             ),
-            *(f"{model.format} {model.precision}: no runtime here runs it" for model in unrun),
+            *(
+                f"{model.format} {model.precision}: no runtime on this machine can run it"
+                for model in untested
+            ),
         ),
     )
 

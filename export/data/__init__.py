@@ -124,7 +124,7 @@ def _load(
         return load_turntable(Path(rest), preprocessing, seed=seed)
     if kind == "anything":
         raise DataError(
-            "anything:PATH is for training beside other data: name it after them, as in grocery,anything:PATH"
+            "anything:PATH is for training in addition to other data: name it after them, as in grocery,anything:PATH"
         )
     raise DataError(
         f"there is no data set {data!r}; choose omniglot, glyphs, grocery, folder:PATH or turntable:PATH"

@@ -22,7 +22,7 @@ from edge_siamese.system.files import sync_directory
 from export.progress import stderr_console
 
 CHUNK = 1 << 20
-OFFICIAL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
+OFFICIAL_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 URL_VARIABLE = "EDGE_SIAMESE_OMNIGLOT_URL"
 """Environment variable with the URL of a mirror of the official repository's `python` folder."""
 TIMEOUT_SECONDS = 30.0
@@ -146,7 +146,7 @@ def fetch_omniglot(into: Path, base_url: str | None = None, files: Sequence[Remo
     Raises:
         DataError: the download failed, a checksum is wrong, or the folder cannot be written.
     """
-    base_url = (base_url or os.environ.get(URL_VARIABLE) or OFFICIAL).rstrip("/")
+    base_url = (base_url or os.environ.get(URL_VARIABLE) or OFFICIAL_URL).rstrip("/")
     missing = [file for file in files if not (into / file.name).is_file()]
     if not missing:
         return into
@@ -154,7 +154,7 @@ def fetch_omniglot(into: Path, base_url: str | None = None, files: Sequence[Remo
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"cannot make {into} for the Omniglot archives ({error.strerror or error})"
+            f"cannot create {into} for the Omniglot archives ({error.strerror or error})"
         ) from error
     _remove_stale_downloads(into, missing)
     console = stderr_console()

@@ -94,7 +94,7 @@ class Contents:
     usable: int
     """Folders with enough pictures for a class."""
     one_view: int
-    """Folders all of whose pictures were taken within one registration, and so are much alike."""
+    """Folders all of whose pictures were taken within one registration, and so are very similar."""
     strangers: int
     """Pictures of strangers."""
 
@@ -111,7 +111,7 @@ class Contents:
 
 @dataclass
 class CollectedFolder:
-    """The folder, the folder of strangers beside it, and what was collected before."""
+    """The folder, the folder of strangers next to it, and what was collected before."""
 
     path: Path
     dry_run: bool = False

@@ -37,17 +37,17 @@ MAX_HASH_DISTANCE, MIN_CORRELATION = 50, 0.95
 FEW_PICTURES = 5
 """Classes with fewer pictures are named: each is a support, and the others are too few to measure the class."""
 MAX_IMBALANCE = 5.0
-"""Ratio of a training class to the median of the training classes from which it is named."""
+"""A training class with more pictures than this many times the median of the training classes is named."""
 MAX_ASPECT = 2.0
 """Longer side by shorter side. Beyond it, the centered square has less than half of the picture."""
 MIN_CONTRAST = 4.0
 """Standard deviation of the reduced gray picture, in levels of 256; a picture below it is blank."""
 MIN_REPEATED_SHARE = 0.1
-"""Share of test pictures with a near-duplicate in their own class from which the card warns that figures are too good."""
+"""The card warns that figures are too good if this share of test pictures have a near-duplicate in their own class."""
 MAX_GROUPS, MAX_FILES, MAX_SHOWN = 10, 6, 4
 """Examples of a finding: groups, files in a group, and groups with pictures."""
 _BLOCK = 1024
-# Increase it when the same files give other features than before.
+# Increase it when the same files give different features.
 _VERSION = 1
 SPLIT_TITLES: dict[Split, str] = {"train": "training", "validation": "validation", "evaluation": "test"}
 
@@ -116,7 +116,7 @@ class DataCard:
     """The most important first."""
     caution: str = ""
     """Why the figures of the test classes may be too good; empty if nothing shows it."""
-    caution_of_all: str = ""
+    caution_for_all: str = ""
     """The same for figures of all classes, as in cross-validation."""
 
     @property
@@ -182,7 +182,7 @@ def data_card(splits: Splits, preprocessing: Preprocessing) -> DataCard:
             pictures.split_of == SPLITS.index("evaluation"),
             "a training or validation class",
         ),
-        caution_of_all=_caution(pictures, clusters, np.ones(len(pictures.paths), bool), "another class"),
+        caution_for_all=_caution(pictures, clusters, np.ones(len(pictures.paths), bool), "another class"),
     )
 
 
@@ -244,7 +244,7 @@ def _features_of(
         size = file.size
         file.draft("RGB", (8 * HASH_SIDE, 8 * HASH_SIDE))
         pixels = to_pixels(file)
-    if (pixels.shape[0] > pixels.shape[1]) != (size[1] > size[0]):  # rotated as its EXIF data say
+    if (pixels.shape[0] > pixels.shape[1]) != (size[1] > size[0]):  # rotated by its EXIF data
         size = size[::-1]
     gray = Image.fromarray(pixels).convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX)
     return np.array(size, np.int64), digest, np.asarray(gray)
@@ -446,8 +446,8 @@ def _caution(
     reasons = []
     if seen:
         reasons.append(
-            f"{seen:,} of {total:,} test pictures {'is' if seen == 1 else 'are'} also in {others}, or a nearly equal "
-            "picture is"
+            f"{seen:,} of {total:,} test pictures {'is' if seen == 1 else 'are'} also in {others}, or "
+            f"{'has' if seen == 1 else 'have'} a near-duplicate there"
         )
     if repeated >= MIN_REPEATED_SHARE * max(1, total):
         reasons.append(f"{repeated:,} of {total:,} test pictures have a near-duplicate in their own class")

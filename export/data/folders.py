@@ -89,9 +89,9 @@ def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0, log: bo
     """Read a folder of pictures and split it by classes.
 
     Pictures are `CLASS/PICTURE`, or `GROUP/CLASS/PICTURE` for harder episodes within a group, as within an alphabet. JPEG,
-    PNG and WebP files are read and rotated as their EXIF data say. Unreadable files, classes with fewer than two pictures,
-    and pictures elsewhere in the folder are skipped with a warning; hidden files are ignored. Names that are not UTF-8 are
-    shown with `\\xNN` for each wrong byte. Equal names in different Unicode forms are one class.
+    PNG and WebP files are read and rotated according to their EXIF data. Unreadable files, classes with fewer than two
+    pictures, and pictures elsewhere in the folder are skipped with a warning; hidden files are ignored. Names that are not
+    UTF-8 are shown with `\\xNN` for each wrong byte. Equal names in different Unicode forms are one class.
 
     Subfolders with the names in `SPLIT_NAMES` are the splits. Classes of `train` are held out for a missing split; a split
     for validation or evaluation alone is a data set that cannot be trained on. If the splits divide the pictures of the same
@@ -191,7 +191,7 @@ class _Scan:
     def pictures(self, path: Path) -> tuple[Path, ...]:
         """Pictures directly in a folder, in order of their names."""
         files = [entry for entry in _entries(path) if not entry.is_dir()]
-        # A link to nothing is reported when it is read; a pipe would block.
+        # A dangling link is reported when it is read; a pipe would block.
         pictures = tuple(f for f in files if f.suffix.lower() in SUFFIXES and (f.is_file() or f.is_symlink()))
         self.others.extend(file for file in files if file not in pictures)
         return pictures
@@ -255,7 +255,7 @@ def _split_folders(path: Path, scan: _Scan) -> dict[Split, Path]:
     """The subfolders that are splits; none if the subfolders are classes or groups.
 
     Raises:
-        DataError: two folders are the same split, or there are pictures beside the splits.
+        DataError: two folders are the same split, or there are pictures next to the splits.
     """
     result: dict[Split, Path] = {}
     others: list[Path] = []
@@ -278,7 +278,7 @@ def _split_folders(path: Path, scan: _Scan) -> dict[Split, Path]:
         if split_of(folder.name) is None and any(True for _ in pictures_below(folder)):
             names = ", ".join(valid_text(place.name) for place in result.values())
             raise DataError(
-                f"{valid_text(path)} has folders of splits ({names}) beside {valid_text(folder.name)}: "
+                f"{valid_text(path)} has folders of splits ({names}) next to {valid_text(folder.name)}: "
                 f"move {valid_text(folder.name)} into one of them, or rename those that are not splits"
             )
         scan.leave_out(folder)
@@ -439,7 +439,7 @@ class _Reader:
             if sets["train"].classes < least:
                 raise DataError(
                     f"{valid_text(places['train'])} has {sets['train'].classes} usable classes; at least {least} are "
-                    f"needed, of which {least - MIN_CLASSES} are held out, or a folder {missing[0]} beside it"
+                    f"needed, of which {least - MIN_CLASSES} are held out, or a folder {missing[0]} next to it"
                 )
             parts = _parts(sets["train"], seed, ("train", *missing))
             sets |= dict(zip(("train", *missing), parts, strict=True))

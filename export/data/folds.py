@@ -12,7 +12,7 @@ from export.data.folders import HELD_OUT_FRACTION, MIN_CLASSES, SPLITS, draw_hel
 from export.data.images import ImageSet, Indices, Splits
 
 MAX_FOLDS = 5
-"""Folds without another wish: each encoder is trained on about as many classes as the one that is kept."""
+"""Default number of folds: each encoder is trained on about as many classes as the one that is kept."""
 MIN_FOLD = 3
 """Classes of a fold, if possible: with two, guessing is right half of the time."""
 
@@ -36,25 +36,25 @@ def all_classes(splits: Splits) -> ImageSet:
     return images.comparable()
 
 
-def number_of_folds(classes: int, wanted: int | None = None) -> int:
-    """The number of folds: as wanted, or as many as give three classes each, at most `MAX_FOLDS`.
+def number_of_folds(classes: int, requested: int | None = None) -> int:
+    """The number of folds: as requested, or as many as give three classes each, at most `MAX_FOLDS`.
 
     Raises:
-        SettingsError: the wanted number leaves too few classes in a fold, or for training and validation.
+        SettingsError: the requested number leaves too few classes in a fold, or for training and validation.
     """
 
     def fits(folds: int) -> bool:
         return classes // folds >= MIN_CLASSES and classes - -(-classes // folds) >= 2 * MIN_CLASSES
 
     possible = [folds for folds in range(2, classes + 1) if fits(folds)]
-    if wanted is not None:
-        if wanted not in possible:
+    if requested is not None:
+        if requested not in possible:
             allowed = f"{possible[0]} to {possible[-1]}" if possible else "none"
             raise SettingsError(
-                f"--folds {wanted} does not suit {classes} classes, of which each fold needs {MIN_CLASSES} and leaves "
+                f"--folds {requested} does not suit {classes} classes, of which each fold needs {MIN_CLASSES} and leaves "
                 f"{2 * MIN_CLASSES} for training and validation (possible: {allowed}; 0 for no cross-validation)"
             )
-        return wanted
+        return requested
     if not possible:
         raise SettingsError(f"{classes} classes are too few for cross-validation; use --folds 0")
     usual = min(MAX_FOLDS, max(2, classes // MIN_FOLD))

@@ -22,7 +22,7 @@ from export.data.folders import prepared_pictures
 from export.data.images import ImageSet, Splits
 from export.data.omniglot import ROOT_VARIABLE
 
-OFFICIAL = "https://github.com/marcusklasson/GroceryStoreDataset"
+OFFICIAL_URL = "https://github.com/marcusklasson/GroceryStoreDataset"
 ICONIC_ENDING = "_Iconic"
 
 VALIDATION_FAMILIES = ("Pepper", "Yoghurt")
@@ -69,7 +69,7 @@ def load_grocery(preprocessing: Preprocessing, data_root: Path | None = None) ->
         DataError: the folder does not exist, or a class is missing.
     """
     root = _find_root(data_root)
-    pictures = _Pictures.below(root)
+    pictures = _Pictures.find(root)
     held_out = {name for name, family in BASE.items() if family in VALIDATION_FAMILIES}
     parts = {
         "train": sorted(set(BASE) - held_out),
@@ -87,7 +87,7 @@ def load_grocery(preprocessing: Preprocessing, data_root: Path | None = None) ->
         catalog=_image_set("grocery iconic", parts["novel"], pictures.iconic, root, preprocessing),
         provenance={
             "data": "grocery",
-            "source": OFFICIAL,
+            "source": OFFICIAL_URL,
             "split": f"families {', '.join(VALIDATION_FAMILIES)} held out",
             "train": sets["train"].summary(),
             "validation": sets["validation"].summary(),
@@ -99,7 +99,7 @@ def load_grocery(preprocessing: Preprocessing, data_root: Path | None = None) ->
 
 
 def _find_root(data_root: Path | None) -> Path:
-    advice = f"clone {OFFICIAL} and pass its folder with --data-root"
+    advice = f"clone {OFFICIAL_URL} and pass its folder with --data-root"
     if data_root is None and (chosen := os.environ.get(ROOT_VARIABLE)):
         data_root = Path(chosen).expanduser() / "grocery"
     if data_root is None:
@@ -117,7 +117,7 @@ class _Pictures:
     iconic: dict[str, list[Path]]
 
     @classmethod
-    def below(cls, root: Path) -> _Pictures:
+    def find(cls, root: Path) -> _Pictures:
         """Find the pictures of both layouts: the folder of a photograph is its class."""
         photographs = [p for part in ("base", "novel", "train", "val", "test") for p in _jpegs(root / part)]
         iconic = [*_jpegs(root / "iconic"), *_jpegs(root / "iconic-images-and-descriptions")]
@@ -141,7 +141,7 @@ def _image_set(
     if missing := [c for c in classes if c not in files]:
         raise DataError(
             f"{root} has no pictures of {missing[0]} for {name} ({len(missing)} of {len(classes)} classes are missing);"
-            f" its layout must be that of {OFFICIAL}"
+            f" its layout must be that of {OFFICIAL_URL}"
         )
     chosen = [path for c in classes for path in files[c]]
     images, reasons = prepared_pictures(root, chosen, preprocessing)

@@ -125,7 +125,7 @@ class ImageSet:
         )
 
     def comparable(self) -> ImageSet:
-        """The same pictures; all classes become one group if no group has two classes."""
+        """The same pictures; if no group has two classes, all classes become one group, so that episodes are possible."""
         if not self.classes or np.bincount(self.class_groups).max() > 1:
             return self
         return replace(self, class_groups=np.zeros_like(self.class_groups), group_names=(self.name,))

@@ -79,7 +79,7 @@ def _scribble(rng: np.random.Generator, role: Role, number: int) -> Bytes:
         path = np.cumsum(length * np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0)
         path += rng.uniform(0.25, 0.75, 2) * SIDE - path.mean(axis=0)
         pen.line([(x * SCALE, y * SCALE) for x, y in path], fill=0, width=width, joint="curve")
-    return _small(sheet)
+    return _downscale(sheet)
 
 
 def _printed(rng: np.random.Generator, role: Role, number: int) -> Bytes:
@@ -93,42 +93,43 @@ def _printed(rng: np.random.Generator, role: Role, number: int) -> Bytes:
     sheet = Image.new("L", (SIDE * SCALE, SIDE * SCALE), 255)
     middle = tuple(SIDE * SCALE * rng.uniform(0.4, 0.6, 2))
     ImageDraw.Draw(sheet).text(middle, letters, fill=0, font=font, anchor="mm")
-    return _small(sheet.rotate(float(rng.uniform(-12, 12)), Image.Resampling.BILINEAR, fillcolor=255))
+    return _downscale(sheet.rotate(float(rng.uniform(-12, 12)), Image.Resampling.BILINEAR, fillcolor=255))
 
 
 def _blank(rng: np.random.Generator, role: Role, number: int) -> Bytes:
-    """Paper without writing: plain, textured, ruled, squared, folded, or with an edge of the table behind it."""
+    """Paper without writing: plain, textured, ruled, gridded, folded, or with an edge of the table behind it."""
     side = SIDE * SCALE
     sheet = Image.new("L", (side, side), 255)
     pen = ImageDraw.Draw(sheet)
-    look = rng.choice(["plain", "textured", "ruled", "squared", "folded", "edge"])
+    style = rng.choice(["plain", "textured", "ruled", "gridded", "folded", "edge"])
     gray = int(rng.integers(60, 220))
-    if look in ("ruled", "squared"):
-        distance, start = rng.uniform(12.0, 40.0) * SCALE, rng.uniform(0.0, 12.0) * SCALE
-        for place in np.arange(start, side, distance):
-            pen.line([(0, place), (side, place)], fill=gray, width=SCALE)
-            if look == "squared":
-                pen.line([(place, 0), (place, side)], fill=gray, width=SCALE)
-    elif look in ("folded", "edge"):
+    if style in ("ruled", "gridded"):
+        spacing, start = rng.uniform(12.0, 40.0) * SCALE, rng.uniform(0.0, 12.0) * SCALE
+        for position in np.arange(start, side, spacing):
+            pen.line([(0, position), (side, position)], fill=gray, width=SCALE)
+            if style == "gridded":
+                pen.line([(position, 0), (position, side)], fill=gray, width=SCALE)
+    elif style in ("folded", "edge"):
         angle, (x, y) = rng.uniform(0.0, np.pi), side * rng.uniform(0.2, 0.8, 2)
-        ahead, aside = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-        ends = [(x, y) + 2 * side * ahead, (x, y) - 2 * side * ahead]
-        if look == "folded":
+        along, normal = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        ends = [(x, y) + 2 * side * along, (x, y) - 2 * side * along]
+        if style == "folded":
             pen.line([tuple(end) for end in ends], fill=gray, width=SCALE)
         else:
             pen.polygon(
-                [tuple(p) for p in (*ends, ends[1] + 2 * side * aside, ends[0] + 2 * side * aside)], fill=gray
+                [tuple(p) for p in (*ends, ends[1] + 2 * side * normal, ends[0] + 2 * side * normal)],
+                fill=gray,
             )
-    elif look == "textured":
+    elif style == "textured":
         grain = int(rng.choice([2, 4, 8, 16]))
         noise = rng.integers(0, 256, (SIDE // grain + 1, SIDE // grain + 1)).astype(np.uint8)
-        cloth = Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC)
-        sheet = Image.blend(sheet, cloth, float(rng.uniform(0.05, 0.5)))
-    turned = sheet.rotate(float(rng.uniform(-8, 8)), Image.Resampling.BILINEAR, fillcolor=255)
-    return _small(turned.filter(ImageFilter.GaussianBlur(SCALE * float(rng.uniform(0.0, 1.0)))))
+        texture = Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC)
+        sheet = Image.blend(sheet, texture, float(rng.uniform(0.05, 0.5)))
+    rotated = sheet.rotate(float(rng.uniform(-8, 8)), Image.Resampling.BILINEAR, fillcolor=255)
+    return _downscale(rotated.filter(ImageFilter.GaussianBlur(SCALE * float(rng.uniform(0.0, 1.0)))))
 
 
-def _small(sheet: Image.Image) -> Bytes:
+def _downscale(sheet: Image.Image) -> Bytes:
     return np.asarray(sheet.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 

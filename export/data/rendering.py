@@ -30,7 +30,7 @@ class RenderJob(msgspec.Struct, forbid_unknown_fields=True):
     """A model and the views of it to render."""
 
     model: str
-    """Path of an .obj, .glb or .gltf file; textures lie beside it."""
+    """Path of an .obj, .glb or .gltf file; textures are next to it."""
     views: list[tuple[float, float]]
     """Azimuth and elevation of the camera, in degrees."""
     side: int

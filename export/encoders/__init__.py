@@ -43,7 +43,7 @@ def build_encoder(name: str, saved: Mapping[str, Tensor] | None = None) -> Encod
         saved: the weights of a run, which the caller loads. They include an ONNX file, which is then not read again.
 
     Raises:
-        SettingsError: the name is unknown, or the network or file does not suit.
+        SettingsError: the name is unknown, or the network or file is unsuitable.
     """
     if name.startswith(TIMM_PREFIX):
         return TimmBackbone(name)

@@ -1,7 +1,7 @@
-"""Initial weights from a bundle: the int8 ONNX file of an encoder, back in its float network.
+"""Initial weights from a bundle: the int8 ONNX file of an encoder, loaded back into its float network.
 
 A shipped bundle has no float weights. Its int8 weights are whole numbers times the scale of their channel, so they are close
-to the exported weights: close enough to start a training from.
+to the exported weights: close enough to start training from.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class _PixelScaling:
 
     @classmethod
     def of(cls, encoder: EncoderNetwork) -> _PixelScaling:
-        """Measure it: the input of the first convolution for a black image and for one of ones."""
+        """Measure it: the input of the first convolution for a black image and for an image of ones."""
         probe = copy.deepcopy(encoder).eval()
         names = [name for name, module in probe.named_modules() if isinstance(module, nn.Conv2d)]
         inputs: list[Tensor] = []

@@ -2,8 +2,8 @@
 
 The file reads pictures, float32 or uint8, (N, C, H, W) or (N, H, W, C) with 1 or 3 channels. It returns features (N, D), or
 feature maps (N, D, h, w), which are averaged. Here it gets the input and the output of every encoder: uint8 (N, H, W, C) to
-float32 (N, D). No well-kept converter from ONNX to TFLite runs on this project's versions of Python, so a bundle of such an
-encoder holds only ONNX files.
+float32 (N, D). No well-maintained converter from ONNX to TFLite runs on this project's versions of Python, so a bundle of
+such an encoder holds only ONNX files.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class OnnxExtractor(EncoderNetwork):
         saved: the file with its new input and output, uint8 (bytes,), from the weights of a run; None to read `FILE`.
 
     Raises:
-        SettingsError: the file cannot be read, or is no feature extractor.
+        SettingsError: the file cannot be read, or is not a feature extractor.
     """
 
     normalization = "l2"
@@ -160,7 +160,7 @@ def _input_of(model: onnx.ModelProto, name: ExtractorName) -> _Input:
         )
     channels_first = shape[1] in CHANNELS
     if not channels_first and shape[3] not in CHANNELS:
-        raise SettingsError(f"{path} reads pictures {tuple(shape)}, of neither 1 nor 3 channels")
+        raise SettingsError(f"{path} reads pictures {tuple(shape)}, with neither 1 nor 3 channels")
     channels, stated = (shape[1], shape[2:]) if channels_first else (shape[3], shape[1:3])
     height, width = (size or name.side or 0 for size in stated)
     if not height or not width:
@@ -233,7 +233,7 @@ def _read(path: Path) -> onnx.ModelProto:
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < MIN_OPSET:
         raise SettingsError(
-            f"{path} is of opset {opset}; int8 needs {MIN_OPSET} or newer: export it again, or use onnx.version_converter"
+            f"{path} uses opset {opset}; int8 needs {MIN_OPSET} or newer: export it again, or use onnx.version_converter"
         )
     model.ir_version = min(model.ir_version, IR_VERSION)
     return model

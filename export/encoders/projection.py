@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edge_siamese.recognition.imaging import Bytes
 
 PROJECTED_IMAGES = 2048
-"""Number of images whose features decide the initial projection."""
+"""Number of images whose features determine the initial projection."""
 PROJECTION_SCALE = 0.25
 """Scale of the initial projection: only its direction matters, and smaller weights change faster in training."""
 

@@ -70,7 +70,7 @@ class TimmBackbone(EncoderNetwork):
     def _feature_count(self) -> int:
         try:
             maps = self.eval().network.forward_features(torch.zeros(1, 3, self.parsed.side, self.parsed.side))
-        except Exception as error:  # of the network's own code, for a side that it does not take
+        except Exception as error:  # of the network's own code, for a side that it does not support
             raise SettingsError(
                 f"{self.parsed.network} cannot embed {self.parsed.side}x{self.parsed.side} pixels ({_first_line(error)})"
             ) from error
@@ -185,7 +185,7 @@ def _cut(network: Any, name: BackboneName) -> None:
     if not stages or not hasattr(network, "prune_intermediate_layers"):
         raise SettingsError(f"{name.network} cannot be cut: leave out :stage{name.stage}")
     if not 1 <= name.stage <= stages:
-        raise SettingsError(f"{name.network} has the stages 1 to {stages}, and not {name.stage}")
+        raise SettingsError(f"{name.network} has the stages 1 to {stages}, not {name.stage}")
     network.prune_intermediate_layers([name.stage - 1], prune_norm=True, prune_head=True)
 
 

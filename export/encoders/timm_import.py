@@ -1,8 +1,8 @@
-"""Imports timm, also where torchvision is missing or does not fit the build of torch.
+"""Imports timm, even where torchvision is missing or does not match the build of torch.
 
 timm imports torchvision for the transforms of its data loaders and for one class that it compares modules with; its networks
-use neither. torchvision's wheel on PyPI works only beside torch's build with CUDA. Where torchvision cannot be imported, a
-placeholder replaces it while timm is imported, and is removed afterwards. Using anything of the placeholder raises an error.
+use neither. torchvision's wheel on PyPI works only with torch's build for CUDA. Where torchvision cannot be imported, a
+placeholder replaces it while timm is imported, and is removed afterwards. Using the placeholder raises an error.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def import_timm() -> Any:
 
 
 def _works() -> bool:
-    """Whether torchvision can be imported; a failed attempt leaves no parts of it behind."""
+    """Whether torchvision can be imported; a failed attempt leaves no partially imported modules."""
     before = set(sys.modules)
     try:
         importlib.import_module(REPLACED)
-    except Exception:  # beside another build of torch it raises errors of the dispatcher, too
+    except Exception:  # with another build of torch, it raises errors of PyTorch's dispatcher
         _forget(set(sys.modules) - before)
         return False
     return True
@@ -71,7 +71,7 @@ def _forget(names: set[str]) -> None:
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Finds torchvision and all that could be in it."""
+    """Finds torchvision and any module in it."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
@@ -82,7 +82,7 @@ class _Finder(MetaPathFinder, Loader):
         return _Module(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """The attributes of a placeholder are made when they are asked for."""
+        """Do nothing: the attributes of a placeholder are created on first access."""
 
 
 class _Module(types.ModuleType):
@@ -91,12 +91,12 @@ class _Module(types.ModuleType):
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
-        made = _Absent(name, (), {"__init__": _refuse, "__module__": self.__name__})
-        setattr(self, name, made)
-        return made
+        placeholder = _Placeholder(name, (), {"__init__": _refuse, "__module__": self.__name__})
+        setattr(self, name, placeholder)
+        return placeholder
 
 
-class _Absent(type):
+class _Placeholder(type):
     """The type of placeholder classes; members of an enumeration are their names."""
 
     def __getattr__(cls, name: str) -> str:

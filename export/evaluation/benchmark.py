@@ -22,7 +22,7 @@ from export.data.images import Splits
 from export.evaluation.embeddings import embed_all
 from export.evaluation.evaluate import is_heavy, subsample
 from export.evaluation.one_shot import episode_result, official_trials
-from export.evaluation.remote_runtime import Place, open_encoder, places, run_device
+from export.evaluation.remote_runtime import EncoderVariant, available_variants, open_encoder, run_device
 from export.provenance import machine
 from export.training.validation import default_ways
 
@@ -141,23 +141,25 @@ def benchmark(
     Raises:
         EncoderError: a measurement failed, or no runtime is installed.
     """
-    usable, missing = places(bundle)
+    usable, missing = available_variants(bundle)
     if not usable:
         raise EncoderError(f"no runtime can run this bundle here: {'; '.join(missing)}")
     runs = runs or (HEAVY_RUNS if is_heavy(bundle.manifest.encoder.macs) else RUNS)
-    measured: dict[Place, list[Measurement]] = {place: [] for place in usable}
+    measured: dict[EncoderVariant, list[Measurement]] = {variant: [] for variant in usable}
     for number in range(rounds):
-        for place in usable:
-            progress(f"round {number + 1} of {rounds}: {place.format} {place.precision} on {place.runtime}")
-            measured[place].append(measure(bundle, place, runs))
-    accuracies, accuracy_of = dict[Place, Accuracy](), ""
+        for variant in usable:
+            progress(
+                f"round {number + 1} of {rounds}: {variant.format} {variant.precision} on {variant.runtime}"
+            )
+            measured[variant].append(measure(bundle, variant, runs))
+    accuracies, accuracy_of = dict[EncoderVariant, Accuracy](), ""
     if splits is not None:
-        for place in usable:
-            progress(f"accuracy of {place.format} {place.precision} on {place.runtime}")
-            accuracies[place], accuracy_of = accuracy(bundle, place, splits, seed)
+        for variant in usable:
+            progress(f"accuracy of {variant.format} {variant.precision} on {variant.runtime}")
+            accuracies[variant], accuracy_of = accuracy(bundle, variant, splits, seed)
     return Benchmark(
         model_id=bundle.manifest.model_id,
-        rows=tuple(_row(bundle, place, measured, accuracies.get(place)) for place in usable),
+        rows=tuple(_row(bundle, variant, measured, accuracies.get(variant)) for variant in usable),
         missing=tuple(missing),
         accuracy_of=accuracy_of,
         rounds=rounds,
@@ -168,11 +170,11 @@ def benchmark(
     )
 
 
-def measure(bundle: Bundle, place: Place, runs: int = RUNS) -> Measurement:
+def measure(bundle: Bundle, variant: EncoderVariant, runs: int = RUNS) -> Measurement:
     """One fresh process of the device's benchmark, on one thread."""
-    options = ["--runtime", place.runtime, "--precision", place.precision, "--threads", str(THREADS)]
+    options = ["--runtime", variant.runtime, "--precision", variant.precision, "--threads", str(THREADS)]
     arguments = ["bench", str(bundle.path.resolve()), *options, "--encoder", "--runs", str(runs), "--json"]
-    output = run_device(place.python, arguments)
+    output = run_device(variant.python, arguments)
     try:
         values = json.loads(output)
         return Measurement(
@@ -185,13 +187,13 @@ def measure(bundle: Bundle, place: Place, runs: int = RUNS) -> Measurement:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise EncoderError(
-            f"edge-siamese bench on {place.python} did not print its figures: {error}"
+            f"edge-siamese bench on {variant.python} did not print its figures: {error}"
         ) from error
 
 
-def accuracy(bundle: Bundle, place: Place, splits: Splits, seed: int = 0) -> tuple[Accuracy, str]:
-    """One-shot accuracy in one place: the official trials, or else episodes over some evaluation images."""
-    encoder = open_encoder(bundle, place.runtime, place.precision)
+def accuracy(bundle: Bundle, variant: EncoderVariant, splits: Splits, seed: int = 0) -> tuple[Accuracy, str]:
+    """One-shot accuracy of one variant: the official trials, or else episodes over some evaluation images."""
+    encoder = open_encoder(bundle, variant.runtime, variant.precision)
     if splits.official_runs:
         official, _ = official_trials(encoder, splits.official_runs, bundle.head)
         return Accuracy(official.accuracy, official.low, official.high), (
@@ -261,22 +263,25 @@ def ratios(slow: Iterable[float], fast: Iterable[float]) -> tuple[float, float, 
 
 
 def _row(
-    bundle: Bundle, place: Place, measured: dict[Place, list[Measurement]], accuracy_of_row: Accuracy | None
+    bundle: Bundle,
+    variant: EncoderVariant,
+    measured: dict[EncoderVariant, list[Measurement]],
+    accuracy_of_row: Accuracy | None,
 ) -> BenchmarkRow:
-    own = measured[place]
+    own = measured[variant]
     latencies = tuple(measurement.p50_ms for measurement in own)
-    rival = Place(place.format, "fp32", place.runtime, place.python)
+    float_variant = EncoderVariant(variant.format, "fp32", variant.runtime, variant.python)
     faster: tuple[float, float, float] | None = None
-    if place.precision != "fp32" and rival in measured:
-        faster = ratios((m.p50_ms for m in measured[rival]), latencies)
+    if variant.precision != "fp32" and float_variant in measured:
+        faster = ratios((m.p50_ms for m in measured[float_variant]), latencies)
     return BenchmarkRow(
-        format=place.format,
-        precision=place.precision,
-        runtime=place.runtime,
+        format=variant.format,
+        precision=variant.precision,
+        runtime=variant.runtime,
         version=own[0].version,
         python=own[0].python,
         threads=THREADS,
-        file_bytes=bundle.manifest.model(place.format, place.precision).bytes,
+        file_bytes=bundle.manifest.model(variant.format, variant.precision).bytes,
         macs=bundle.manifest.encoder.macs,
         p50_ms=statistics.median(latencies),
         p95_ms=statistics.median(m.p95_ms for m in own),
@@ -287,7 +292,7 @@ def _row(
         accuracy=accuracy_of_row,
         peak_memory_mb=statistics.median(m.peak_memory_mb for m in own),
         import_ms=statistics.median(m.import_ms for m in own),
-        note=_note(place, faster, bundle.manifest.model(place.format, place.precision).quantization),
+        note=_note(variant, faster, bundle.manifest.model(variant.format, variant.precision).quantization),
     )
 
 
@@ -295,14 +300,16 @@ def _lacks_int8_kernels(runtime: str) -> bool:
     return runtime == "tflite-runtime" and "x86" in machine()
 
 
-def _note(place: Place, faster: tuple[float, float, float] | None, quantization: str | None) -> str:
+def _note(
+    variant: EncoderVariant, faster: tuple[float, float, float] | None, quantization: str | None
+) -> str:
     """Explain a row in which int8 is not faster than fp32."""
     if faster is None or faster[0] > 1.0:
         return ""
     text = f"int8 is not faster than fp32 here: {faster[0]:.2f} times as fast"
-    if _lacks_int8_kernels(place.runtime):
+    if _lacks_int8_kernels(variant.runtime):
         return f"{text}; tflite-runtime has accelerated int8 kernels on Arm, but not on x86"
     return (
-        f"{text}; this is the cost of the int8 operations of {place.runtime} on this processor for a file quantized by "
+        f"{text}; this is the cost of the int8 operations of {variant.runtime} on this processor for a file quantized by "
         f"{quantization or 'an unknown method'}; provenance.quantization in the manifest lists the alternatives tried"
     )

@@ -35,7 +35,7 @@ class ClassResult:
     pictures: int
     accuracy: float
     low: float
-    """95 % interval for other pictures of this class, as queries or as support: the wider of both."""
+    """95 % interval for other pictures of this class, as queries or as support: the wider of the two."""
     high: float
     picture: str
     """A picture of the class as a data URI."""
@@ -124,7 +124,7 @@ def analyze_classes(
     Args:
         embeddings: float32 (N, D), of `images.images`.
         images: classes that were not trained on.
-        head: its distance ranks.
+        head: its distance ranks the supports.
         model: name of the encoder for the report.
         seed: equal seeds draw equal supports.
 

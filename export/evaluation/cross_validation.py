@@ -29,13 +29,13 @@ from export.training.settings import RUN_PREFIX, TrainingSettings
 from export.training.train import load_initial_weights, train
 
 MAX_CLASSES = 30
-"""With as many classes, a single split is used unless folds are requested."""
+"""With at least this many classes, a single split is used unless folds are requested."""
 RANKING = SigmoidDistanceHead(scale=1.0, bias=0.0)
 
 
 @dataclass(frozen=True)
-class CrossValidation:
-    """A cross-validation that is to be done."""
+class CrossValidationPlan:
+    """The cross-validation to perform."""
 
     folds: int
     classes: int
@@ -44,24 +44,24 @@ class CrossValidation:
     largest: int
 
     def announce(self, seconds: float) -> str:
-        """The number of trainings to come, and their time estimated from that of one training, `seconds`."""
+        """The number of training runs to come, and their time estimated from that of one run, `seconds`."""
         sizes = str(self.smallest) if self.smallest == self.largest else f"{self.smallest} to {self.largest}"
         minutes = self.folds * seconds / 60
         time = f"about {minutes:.0f} minutes" if minutes >= 1.5 else "about a minute or less"
         return (
-            f"cross-validation: {self.folds} more trainings like this one, each without {sizes} of the {self.classes} "
-            f"classes, take {time}; Ctrl-C saves, the same command resumes, and --folds 0 leaves it out"
+            f"cross-validation: {self.folds} more training runs like this one, each without {sizes} of the {self.classes} "
+            f"classes, take {time}; Ctrl-C saves, the same command resumes, and --folds 0 skips it"
         )
 
 
-def plan(settings: TrainingSettings, splits: Splits, folds: int | None) -> CrossValidation | None:
+def plan(settings: TrainingSettings, splits: Splits, folds: int | None) -> CrossValidationPlan | None:
     """The cross-validation of a training run; None for none.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
         splits: its data.
-        folds: requested number; 0 for none; None for the default: where the classes of a folder were drawn by the seed,
-            and there are fewer than `MAX_CLASSES`.
+        folds: requested number; 0 for none; None for the default: cross-validation if the classes of a folder were divided
+            at random, and there are fewer than `MAX_CLASSES`.
 
     Raises:
         SettingsError: folds were requested, and the run or its data do not allow them.
@@ -77,7 +77,7 @@ def plan(settings: TrainingSettings, splits: Splits, folds: int | None) -> Cross
     elif reason:
         raise SettingsError(f"--folds {folds}: {reason}; use --folds 0")
     number = number_of_folds(classes, folds)
-    return CrossValidation(number, classes, classes // number, -(-classes // number))
+    return CrossValidationPlan(number, classes, classes // number, -(-classes // number))
 
 
 def _obstacle(settings: TrainingSettings, splits: Splits) -> str:
@@ -90,30 +90,30 @@ def _obstacle(settings: TrainingSettings, splits: Splits) -> str:
     if not settings.steps:
         return "nothing is trained with 0 steps"
     if settings.start.startswith(RUN_PREFIX):
-        return "the earlier run of --start may know the classes of a fold"
+        return "the earlier run of --start may have been trained on the classes of a fold"
     return ""
 
 
 def cross_validate(
     settings: TrainingSettings,
     splits: Splits,
-    planned: CrossValidation,
+    planned: CrossValidationPlan,
     out: Path,
     shared: Candidates,
     *,
     fresh: bool = False,
-    say: Callable[[str], None] = print,
+    progress: Callable[[str], None] = print,
 ) -> list[Answers]:
     """Train an encoder for each fold, or resume, and run one-shot episodes of its classes.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
         splits: its data; all classes are divided again.
         planned: from `plan`.
         out: each fold is a run in a subdirectory.
         shared: candidates that are the same for all folds: embeddings of the pictures of `all_classes(splits)`, and a head.
         fresh: start over even if there are runs to resume.
-        say: shows the next step.
+        progress: called with a line about each step.
 
     Raises:
         Interrupted: training was interrupted; the same call resumes.
@@ -126,13 +126,13 @@ def cross_validate(
     way, within_group = min(way for way, _ in widest), all(within for _, within in widest)
     answers = []
     for number, (fold, held_out) in enumerate(zip(sets, folds, strict=True), 1):
-        say(
+        progress(
             f"fold {number} of {planned.folds}: training on {fold.train.classes} classes, testing "
             f"{fold.evaluation.classes} others"
         )
         run = out / f"{number}-of-{planned.folds}"
         trained = train(settings, fold, run, fresh=fresh)
-        say(f"fold {number} of {planned.folds}: {trained.describe()}")
+        progress(f"fold {number} of {planned.folds}: {trained.describe()}")
         kept = np.isin(images.labels, held_out)
         candidates = {
             **_fold_candidates(settings, fold, run),
@@ -143,7 +143,7 @@ def cross_validate(
 
 
 def _training_pictures(settings: TrainingSettings, images: ImageSet) -> ImageSet | None:
-    """The same pictures in the size that the encoder is trained on, if that is another one."""
+    """The same pictures in the size that the encoder is trained on, if that size differs."""
     preprocessing = build_encoder(settings.encoder).training_preprocessing
     if preprocessing is None:
         return None

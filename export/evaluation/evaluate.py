@@ -30,8 +30,8 @@ from export.evaluation.one_shot import (
     EpisodesResult,
     OfficialTrials,
     Rule,
-    Supply,
-    Wrong,
+    SupportPool,
+    WrongAnswer,
     episode_result,
     iconic_result,
     official_trials,
@@ -232,7 +232,7 @@ def evaluate(
     frames = splits if supports == "plain" or frames is None else frames
     shown = subsample(getattr(frames, split), per_class, seed)
     known = embeddings if supports == "plain" else embed_as(supports, encoder, shown.images)
-    official, wrong = None, list[Wrong]()
+    official, wrong = None, list[WrongAnswer]()
     if split == "evaluation" and splits.official_runs:
         official, wrong = official_trials(encoder, splits.official_runs, head, supports, frames.official_runs)
     results, skipped, errors = _all_episodes(
@@ -243,7 +243,7 @@ def evaluate(
     else:
         mistakes_of, wrong = f"{results[0].title} episodes {_scope(results[0].within_group)}", errors
     if split == "evaluation" and splits.catalog and frames.catalog:
-        catalog = Supply(splits.catalog, embed_as(supports, encoder, frames.catalog.images))
+        catalog = SupportPool(splits.catalog, embed_as(supports, encoder, frames.catalog.images))
         for way in [way for way, shot in shapes if shot == 1]:
             try:
                 result, _ = iconic_result(embeddings, images, catalog, head, way, episode_count, seed)
@@ -346,12 +346,12 @@ def _all_episodes(
     rule: Rule,
     seed: int,
     fallback: bool,
-) -> tuple[list[EpisodesResult], list[str], list[Wrong]]:
+) -> tuple[list[EpisodesResult], list[str], list[WrongAnswer]]:
     """Episodes of all shapes, within and across groups; what was skipped; and the mistakes of the first kind.
 
     With `fallback`, data that allow none of them are measured by the widest one-shot episodes that they allow.
     """
-    results, skipped, wrong = list[EpisodesResult](), list[str](), list[Wrong]()
+    results, skipped, wrong = list[EpisodesResult](), list[str](), list[WrongAnswer]()
     one_group = len(np.unique(images.class_groups)) == 1
     for within_group in (False,) if one_group else (True, False):  # of one group, both would be the same
         for way, shot in shapes:
@@ -380,7 +380,7 @@ def _scope(within_group: bool) -> str:
     return "within groups" if within_group else "across groups"
 
 
-def _worst(wrong: Sequence[Wrong]) -> tuple[Mistake, ...]:
+def _worst(wrong: Sequence[WrongAnswer]) -> tuple[Mistake, ...]:
     """The mistakes with the largest margin in favor of the wrong support."""
     ranked = sorted(wrong, key=lambda w: (w.truth_log_odds - w.choice_log_odds, w.where))
     return tuple(

@@ -34,7 +34,7 @@ FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4)
 _MAX_PAIRS_L1 = 500_000
 _BLOCK = 512
 _PAIR_BLOCK = 4096
-_MAX_OF_A_CLASS = 200
+_MAX_PER_CLASS = 200
 _NEWTON_STEPS = 100
 
 
@@ -130,7 +130,7 @@ def fit_head(
     scale, bias = fit_scale_and_bias(distances, sampled.same)
     if not scale > 0.0:
         raise ExportError(
-            f"the head cannot be fitted: genuine pairs of {images.name} are no nearer to each other than "
+            f"the head cannot be fitted: genuine pairs of {images.name} are no closer to each other than "
             "impostor pairs, so the network has learned nothing that generalizes to new classes; train longer"
         )
     head = SigmoidDistanceHead(scale, bias, distance, measure.weights)
@@ -243,14 +243,14 @@ def all_pairs(
         # Each pair once: only columns right of the diagonal.
         later = np.arange(start, len(points))[None, :] > np.arange(start, stop)[:, None]
         different = later & (labels[start:stop, None] != labels[None, start:])
-        near = groups[start:stop, None] == groups[None, start:]
-        within.append(block[different & near])
-        across.append(block[different & ~near])
-    near_impostors = np.concatenate(within)
+        same_group = groups[start:stop, None] == groups[None, start:]
+        within.append(block[different & same_group])
+        across.append(block[different & ~same_group])
+    within_groups = np.concatenate(within)
     return AllPairs(
         genuine=_genuine_distances(embeddings, images, head),
-        impostor=np.concatenate([near_impostors, *across]),
-        within=len(near_impostors),
+        impostor=np.concatenate([within_groups, *across]),
+        within=len(within_groups),
         images=len(points),
         drawers=bool((images.drawers >= 0).any()),
     )
@@ -262,7 +262,7 @@ def _genuine_distances(
     """Distances of all pairs of images of a class, or of its first two hundred images."""
     parts = [np.empty(0, dtype=np.float32)]
     for c in range(images.classes):
-        points = embeddings[images.images_of(c)[:_MAX_OF_A_CLASS]]
+        points = embeddings[images.images_of(c)[:_MAX_PER_CLASS]]
         parts.append(head.distances(points, points)[np.triu_indices(len(points), 1)])
     return np.concatenate(parts)
 

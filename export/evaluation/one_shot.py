@@ -116,7 +116,7 @@ class EpisodesResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Wrong:
+class WrongAnswer:
     """A query whose nearest support is of another class."""
 
     where: str
@@ -130,7 +130,7 @@ class Wrong:
 
 
 @dataclass(frozen=True, eq=False)
-class Supply:
+class SupportPool:
     """Images to draw supports from, and their embeddings."""
 
     images: ImageSet
@@ -208,19 +208,19 @@ def official_trials(
     head: SigmoidDistanceHead,
     supports: Supports = "plain",
     frames: Sequence[OneShotRun] | None = None,
-) -> tuple[OfficialTrials, list[Wrong]]:
+) -> tuple[OfficialTrials, list[WrongAnswer]]:
     """Lake's runs: each query is assigned its nearest support, independently of the other queries of the run.
 
     Args:
-        encoder: the device's, or another one with the same interface.
+        encoder: the device's encoder, or another one with the same interface.
         runs: the published trials.
-        head: scores; its distance ranks.
+        head: scores the queries; its distance ranks the supports.
         supports: how they are embedded.
         frames: the same runs in a higher resolution, to make augmented supports from.
     """
     all_supports = embed_as(supports, encoder, np.concatenate([run.supports for run in frames or runs]))
     all_queries = embed_all(encoder, np.concatenate([run.queries for run in runs]))
-    results, wrong = list[RunResult](), list[Wrong]()
+    results, wrong = list[RunResult](), list[WrongAnswer]()
     for run in runs:
         own, all_supports = all_supports[: len(run.supports)], all_supports[len(run.supports) :]
         queries, all_queries = all_queries[: len(run.queries)], all_queries[len(run.queries) :]
@@ -230,7 +230,7 @@ def official_trials(
         for item in np.flatnonzero(chosen != run.answers):
             truth, choice = int(run.answers[item]), int(chosen[item])
             wrong.append(
-                Wrong(
+                WrongAnswer(
                     f"{run.name}, item {item + 1}",
                     run.queries[item],
                     run.supports[truth],
@@ -259,13 +259,13 @@ def episode_result(
     rule: Rule = "nearest",
     seed: int = 0,
     supports: Embeddings | None = None,
-) -> tuple[EpisodesResult, list[Wrong]]:
+) -> tuple[EpisodesResult, list[WrongAnswer]]:
     """Accuracy over N-way K-shot episodes with one query per class, and the mistakes.
 
     Args:
         embeddings: float32 (N, D), of `images.images` as queries.
         images: the classes to draw from.
-        head: scores; its distance ranks.
+        head: scores the queries; its distance ranks the supports.
         way: classes per episode.
         shot: supports per class.
         count: episodes.
@@ -279,27 +279,27 @@ def episode_result(
     """
     rng = np.random.default_rng([seed, 22, way, shot, int(within_group)])
     drawn = episodes(images, count, way, shot, 1, rng, within_group)
-    supply = Supply(images, embeddings if supports is None else supports)
-    answers, wrong = _play(drawn, embeddings, images, supply, head, rule, scope(within_group))
+    pool = SupportPool(images, embeddings if supports is None else supports)
+    answers, wrong = _play(drawn, embeddings, images, pool, head, rule, scope(within_group))
     return _result(answers, way, shot, within_group, rule), wrong
 
 
 def iconic_result(
     embeddings: Embeddings,
     images: ImageSet,
-    catalog: Supply,
+    catalog: SupportPool,
     head: SigmoidDistanceHead,
     way: int,
     count: int = EPISODES,
     seed: int = 0,
-) -> tuple[EpisodesResult, list[Wrong]]:
+) -> tuple[EpisodesResult, list[WrongAnswer]]:
     """Accuracy over one-shot episodes across groups whose supports are pictures of a catalog, with one query per class.
 
     Args:
         embeddings: float32 (N, D), of `images.images` as queries.
         images: source of the queries.
         catalog: source of the supports; classes are matched by name.
-        head: scores; its distance ranks.
+        head: scores the queries; its distance ranks the supports.
         way: classes per episode.
         count: episodes.
         seed: equal seeds give equal episodes.
@@ -344,16 +344,20 @@ def _play(
     drawn: Iterable[Episode],
     embeddings: Embeddings,
     images: ImageSet,
-    supply: Supply,
+    pool: SupportPool,
     head: SigmoidDistanceHead,
     rule: Rule,
     where: str,
-) -> tuple[_Answers, list[Wrong]]:
+) -> tuple[_Answers, list[WrongAnswer]]:
     """Answers to the queries of episodes, and all mistakes."""
-    answers, classes, wrong = list[npt.NDArray[np.bool_]](), list[npt.NDArray[np.int64]](), list[Wrong]()
+    answers, classes, wrong = (
+        list[npt.NDArray[np.bool_]](),
+        list[npt.NDArray[np.int64]](),
+        list[WrongAnswer](),
+    )
     for number, episode in enumerate(drawn):
         queries, supports = episode.queries[:, 0], episode.supports
-        scores, log_odds = episode_scores(head, embeddings[queries], supply.embeddings[supports], rule)
+        scores, log_odds = episode_scores(head, embeddings[queries], pool.embeddings[supports], rule)
         chosen = scores.argmax(axis=1)
         right = chosen == np.arange(len(chosen))
         answers.append(right)
@@ -363,13 +367,13 @@ def _play(
             truth = supports[row, log_odds[row, row].argmax()]
             choice = supports[chosen[row], log_odds[row, chosen[row]].argmax()]
             wrong.append(
-                Wrong(
+                WrongAnswer(
                     f"episode {number + 1} {where}",
                     images.images[queries[row]],
-                    supply.images.images[truth],
-                    supply.images.images[choice],
-                    supply.images.class_names[supply.images.labels[truth]],
-                    supply.images.class_names[supply.images.labels[choice]],
+                    pool.images.images[truth],
+                    pool.images.images[choice],
+                    pool.images.class_names[pool.images.labels[truth]],
+                    pool.images.class_names[pool.images.labels[choice]],
                     float(log_odds[row, row].max()),
                     float(log_odds[row, chosen[row]].max()),
                 )

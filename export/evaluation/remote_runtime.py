@@ -105,7 +105,7 @@ def open_encoder(
 
 
 @dataclass(frozen=True)
-class Place:
+class EncoderVariant:
     """One file of a bundle, in one runtime and interpreter."""
 
     format: str
@@ -115,9 +115,9 @@ class Place:
     """The interpreter that has the runtime."""
 
 
-def places(bundle: Bundle) -> tuple[list[Place], list[str]]:
+def available_variants(bundle: Bundle) -> tuple[list[EncoderVariant], list[str]]:
     """All ways to run a bundle's files on this machine, float first, and a line for each missing runtime."""
-    available: list[Place] = []
+    available: list[EncoderVariant] = []
     missing: list[str] = []
     here, second = Path(sys.executable), device_python()
     for runtime in sorted(RUNTIMES, key=lambda name: (runtime_format(name), name)):
@@ -133,7 +133,7 @@ def places(bundle: Bundle) -> tuple[list[Place], list[str]]:
             )
             continue
         available += [
-            Place(form, precision, runtime, python)
+            EncoderVariant(form, precision, runtime, python)
             for precision in sorted(model.precision for model in files)
         ]
     return available, missing
@@ -141,8 +141,8 @@ def places(bundle: Bundle) -> tuple[list[Place], list[str]]:
 
 def encoders_for(bundle: Bundle) -> tuple[list[Encoder], list[str]]:
     """An encoder for each file in each runtime that is on this machine, and a line for each one missing."""
-    available, missing = places(bundle)
-    return [open_encoder(bundle, place.runtime, place.precision) for place in available], missing
+    available, missing = available_variants(bundle)
+    return [open_encoder(bundle, variant.runtime, variant.precision) for variant in available], missing
 
 
 def device_python() -> Path | None:

@@ -217,7 +217,7 @@ class SceneWatcher(_SimulatedDaemon):
         super().__init__(contender, self._replay, settings)
 
     def see_place(self, place: Floats) -> None:
-        """Let the engine know the empty place, as it does when an object comes to it and is registered.
+        """Show the engine the empty place, as before an object comes to it and is registered.
 
         Args:
             place: what `SceneRecorder.embed_place` returned.

@@ -1,7 +1,7 @@
-"""The script of a scene measurement: which object comes to which place, in what order; and its recordings.
+"""The script of a scene measurement: which object appears at which place, in what order; and its recordings.
 
 Recordings are cached by place, so that an interrupted measurement is resumed, and another contender or other thresholds are
-measured without encoding the same video again. A recording is used again only if nothing has changed that it depends on,
+measured without encoding the same video again. A recording is reused only if nothing that it depends on has changed,
 which includes the code that makes it.
 """
 
@@ -33,7 +33,7 @@ RETURNS = 2
 """Returns of each object for each range of poses: at the place of its registration, and at another one."""
 PRESS_FRAMES = 45
 """Frames for which an object stands still during its registration: more than the registration's timeout."""
-OBJECTS_AT_A_PLACE = 5
+OBJECTS_PER_PLACE = 5
 CODE = (
     "edge_siamese/recognition/*.py",
     "edge_siamese/daemon/engine.py",
@@ -97,8 +97,8 @@ class Stop:
     """The visits at one place, in the order of time."""
 
     place: int
-    before: int
-    """The place where the camera was before."""
+    previous: int
+    """The place that the camera was at before."""
     presses: tuple[Visit, ...]
     """During which the button is pressed."""
     others: tuple[Visit, ...]
@@ -114,7 +114,7 @@ class ScriptRecording:
     recordings: dict[Visit, Recording]
     """Recordings of all other visits."""
     places: dict[int, Floats]
-    """By place: its embedding while it is empty, (1, D), or (0, D) if it would not be encoded."""
+    """By place: its embedding while it is empty, (1, D), or (0, D) if the engine does not encode it."""
 
 
 def write_script(
@@ -129,12 +129,12 @@ def write_script(
     Args:
         composer: the objects and backgrounds.
         pool: indices of the objects that are registered.
-        unknown: indices of the objects that come as strangers.
+        unknown: indices of the objects that appear as strangers.
         strangers: visits of strangers at each place of registration.
         rng: draws the visits.
     """
     places = len(composer.backgrounds)
-    homes = {index: number // OBJECTS_AT_A_PLACE % places for number, index in enumerate(pool)}
+    homes = {index: number // OBJECTS_PER_PLACE % places for number, index in enumerate(pool)}
     presses, returns = dict[int, tuple[Visit, ...]](), dict[int, tuple[Return, ...]]()
     for index, home in homes.items():
         around = len(composer.objects[index].azimuths)
@@ -166,7 +166,7 @@ def write_script(
 def record_script(
     contenders: Sequence[Contender], composer: VideoComposer, script: Script, advance: Callable[[], None]
 ) -> list[ScriptRecording]:
-    """Show a script to each contender, in a thread of its own; `advance` is called after each visit of each."""
+    """Show a script to each contender, each in its own thread; `advance` is called after each visit of each."""
     stopped, lock = threading.Event(), threading.Lock()
 
     def step() -> None:
@@ -215,7 +215,7 @@ def _cached_stop(
     """The arrays of `_record_stop`, from the cache if they were recorded before."""
     remaining = len(stop.presses) + len(stop.others)
 
-    def one_less() -> None:
+    def count_visit() -> None:
         nonlocal remaining
         remaining -= 1
         advance()
@@ -223,9 +223,9 @@ def _cached_stop(
     key = {
         "code": _code(),
         "contender": _describe(contender),
-        "video": composer.fingerprint((stop.before, stop.place), (*stop.presses, *stop.others)),
+        "video": composer.fingerprint((stop.previous, stop.place), (*stop.presses, *stop.others)),
     }
-    arrays = cached_arrays("scenes", key, lambda: _record_stop(contender, composer, stop, one_less))
+    arrays = cached_arrays("scenes", key, lambda: _record_stop(contender, composer, stop, count_visit))
     for _ in range(remaining):
         advance()
     return arrays
@@ -246,7 +246,7 @@ def _record_stop(
     views, recordings = list[Floats](), list[Recording]()
     nothing = np.full(contender.encoder.dimensions, np.nan, np.float32)
     with closing(SceneRecorder(contender)) as recorder:
-        for place in (stop.before, stop.place):
+        for place in (stop.previous, stop.place):
             light = composer.light(place, np.random.default_rng([composer.seed, 45, place]))
             recorder.settle(composer.empty_shots(place, light, SETTLE_SECONDS, 0))
         empty = recorder.embed_place()

@@ -77,7 +77,7 @@ class VideoComposer:
         self.objects = load_objects(folder)
         self._folder = folder
         self.seed = seed
-        self.backgrounds_are = "drawn" if backgrounds is None else backgrounds.name
+        self.background_name = "drawn" if backgrounds is None else backgrounds.name
         rng = np.random.default_rng([seed, 41])
         self.backgrounds = draw_backgrounds(backgrounds, WIDTH, HEIGHT, BACKGROUNDS, rng)
         self._noise = rng.normal(0, NOISE, (HEIGHT + 61, WIDTH + 67, 3)).astype(np.float32)

@@ -23,13 +23,13 @@ from export.evaluation.scene_script import POSES, Script, ScriptRecording, recor
 from export.evaluation.scene_video import ARRIVED, FRAME_RATE, LEFT, VideoComposer
 from export.evaluation.strangers import Share
 
-WITHIN_SECONDS = 2.0
+RECOGNITION_SECONDS = 2.0
 """A return counts as recognized if the object appears within this time after it stands still."""
 STRANGER_SECONDS = 10.0
 """Time from the arrival of one stranger to that of the next."""
 REGISTERED = (5, 20, 100)
 PRESSES = (1, 3)
-OBJECTS_IN_ALL = 60
+MIN_TOTAL_OBJECTS = 60
 """Minimum number of objects registered over all draws of one size."""
 MAX_REGISTERED_SHARE = 0.6
 """Share of the objects that may be registered; the others are strangers."""
@@ -48,9 +48,9 @@ class Returns:
 
     pose: str
     recognized: Share
-    """Appeared under the right name within `WITHIN_SECONDS`."""
+    """Appeared under the right name within `RECOGNITION_SECONDS`."""
     misnamed: Share
-    """Another object appeared instead or beside it."""
+    """Another object appeared instead of it or in addition."""
     seconds: tuple[float, float]
     """Time until the right object appeared: median, and 90th percentile; over returns that were recognized."""
     count: int
@@ -106,7 +106,7 @@ def measure_scenes(
     composer: VideoComposer,
     *,
     registered: Sequence[int] = REGISTERED,
-    objects_in_all: int = OBJECTS_IN_ALL,
+    min_total_objects: int = MIN_TOTAL_OBJECTS,
     strangers: int = STRANGERS,
     familiar: int = 0,
     progress: Progress = lambda _what, _total: nullcontext(lambda: None),
@@ -117,7 +117,7 @@ def measure_scenes(
         contenders: all see the same video.
         composer: composes it.
         registered: numbers of registered objects.
-        objects_in_all: minimum number of objects registered over all draws of one number.
+        min_total_objects: minimum number of objects registered over all draws of one number.
         strangers: visits of strangers at each place, one every ten seconds.
         familiar: the number of them that come before the returns and are not counted: from them the daemon learns its
             surroundings.
@@ -130,7 +130,9 @@ def measure_scenes(
         DataError: there are too few objects, or all strangers are familiar.
     """
     if familiar >= strangers:
-        raise DataError(f"of {strangers} visits of strangers at a place, {familiar} cannot be familiar")
+        raise DataError(
+            f"{familiar} of {strangers} visits of strangers at a place are familiar, so none is left to measure"
+        )
     rng = np.random.default_rng([composer.seed, 44])
     order = rng.permutation(len(composer.objects))
     large = np.array([composer.objects[int(index)].size_cm > SMALL_CM for index in order], dtype=bool)
@@ -143,9 +145,10 @@ def measure_scenes(
     )
     if not numbers:
         raise DataError(
-            f"{len(order)} objects are too few: {min(registered)} have to be registered, and others shown"
+            f"{len(order)} objects are too few: at least {min(registered)} have to be registered, "
+            "and others shown as strangers"
         )
-    pool = pool[: max(max(numbers), objects_in_all)]
+    pool = pool[: max(max(numbers), min_total_objects)]
     script = write_script(composer, pool, unknown, strangers, rng)
     with progress("recording video", len(contenders) * script.visits) as advance:
         script_recordings = record_script(contenders, composer, script, advance)
@@ -172,7 +175,7 @@ def measure_scenes(
                     len(order),
                     len(unknown),
                     sum(len(visits[familiar:]) for visits in script.strangers.values()),
-                    composer.backgrounds_are,
+                    composer.background_name,
                     tuple(rows),
                     contender.is_baseline,
                     skipped,
@@ -246,7 +249,7 @@ def _watch(
                         index,
                         each.pose,
                         each.elsewhere,
-                        seconds is not None and seconds <= WITHIN_SECONDS,
+                        seconds is not None and seconds <= RECOGNITION_SECONDS,
                         any(uid != uids[index] and number < LEFT for uid, number in watched.appeared),
                         watched.was_undecided and not watched.appeared,
                         seconds,

@@ -24,7 +24,7 @@ from export.evaluation.one_shot import widest_one_shot
 
 TRAINED, STARTING, SHIPPED = "the trained bundle", "the starting weights", "the shipped bundle objects"
 PREFERRED = (SHIPPED, STARTING, TRAINED)
-"""The simplest first: no training, no training but an own head and thresholds, training."""
+"""The simplest first: no training, no training but its own head and thresholds, training."""
 EPISODES = 2000
 MIN_CLASSES = 6
 """Of fewer classes, all agree by chance in more than 5 % of the cases (0.5 to the power of 5, on two sides), and no
@@ -98,8 +98,8 @@ class Verdict:
             f"{self.folds}-fold cross-validation: each of the {self.classes} classes is tested by an encoder that was "
             f"trained without it. {self.episodes:,} episodes, the same for all. The figures of the trained bundle here are "
             f"those of {self.folds} float networks trained with its settings, not of the bundle, which was trained on "
-            f"{self.training_classes} classes. Folds share training classes, so another training may differ by more than "
-            "the intervals say."
+            f"{self.training_classes} classes. Folds share training classes, so another training run may differ by more "
+            "than the intervals say."
         )
 
     @property
@@ -118,7 +118,7 @@ class Verdict:
             return f"Use {self.choice}: nothing else was measured."
         few = f" ({self.classes} classes are too few to show one)" if self.classes < MIN_CLASSES else ""
         return (
-            f"Use {self.choice}: no improvement on it is shown for new classes{few}: "
+            f"Use {self.choice}: no improvement over it is shown for new classes{few}: "
             f"{'; '.join(d.describe() for d in others)}."
         )
 

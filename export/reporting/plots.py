@@ -319,7 +319,7 @@ def error_rates(curve: ErrorCurve, thresholds: Sequence[ThresholdCheck]) -> Plot
 
 def open_set_curve(kinds: Sequence[OpenSet]) -> Plot:
     """Share of the registered objects that are identified over the share of strangers that are accepted, for each number of
-    registered objects, with bands and a cross at the default threshold."""
+    registered objects, with bands and a dot at the default threshold."""
     colors = (OURS, IMPOSTOR)
     texts = []
     shown = [point for kind in kinds for point in (kind.curve[0], kind.default) if point]

@@ -134,7 +134,7 @@ class Demo:
 
     @property
     def chance(self) -> float:
-        """Number of right answers that guessing gives: one of the objects, or unknown."""
+        """Expected number of correct answers from guessing: one of the objects, or unknown."""
         return len(self.queries) / (len(self.supports) + 1)
 
 

@@ -11,7 +11,7 @@ from export.reporting.report import percent
 from export.reporting.tables import interval, markdown_table
 
 REGISTERED = 5
-"""Objects, in the targets."""
+"""Number of registered objects that the targets are for."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SceneTarget:
 
     @property
     def limit_text(self) -> str:
-        """Such as `at least 95 %`."""
+        """The limit with its direction, such as `at least 95 %`."""
         shown = f"{self.limit:g}" if self.hourly else percent(self.limit, 0)
         return f"{'at least' if self.at_least else 'at most'} {shown}"
 
@@ -129,7 +129,7 @@ def scene_targets_table(results: Sequence[ScenesResult]) -> str:
 
 
 def scenes_verdict(results: Sequence[ScenesResult]) -> str:
-    """A line for each contender and kind of background: how many targets are reached, and in what the baseline is better."""
+    """A line for each contender and kind of background: targets reached, and figures in which the baseline is better."""
     lines = []
     for result in results:
         if result.is_baseline:
@@ -137,16 +137,16 @@ def scenes_verdict(results: Sequence[ScenesResult]) -> str:
         own = [(target, share) for target in TARGETS if (share := target.of(result))]
         reached = sum(target.is_reached(share) for target, share in own)
         text = f"{_recognizer(result)}, {result.backgrounds}: {reached} of {len(own)} targets reached"
-        for rival in results:
-            if rival.is_baseline and rival.backgrounds == result.backgrounds:
-                ahead = {
+        for baseline in results:
+            if baseline.is_baseline and baseline.backgrounds == result.backgrounds:
+                advantages = {
                     target.name: target.advantage(share, other)
                     for target, share in own
-                    if (other := target.of(rival))
+                    if (other := target.of(baseline))
                 }
-                behind = [name for name, advantage in ahead.items() if advantage < 0]
-                better = sum(advantage > 0 for advantage in ahead.values())
-                text += f"; better than {rival.name} in {better} of {len(ahead)} figures"
+                behind = [name for name, advantage in advantages.items() if advantage < 0]
+                better = sum(advantage > 0 for advantage in advantages.values())
+                text += f"; better than {baseline.name} in {better} of {len(advantages)} figures"
                 if better and behind:
                     text += f", worse in: {'; '.join(behind)}"
         lines.append(f"- {text}.\n")

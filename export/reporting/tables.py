@@ -104,7 +104,7 @@ def bundles_table(named: Sequence[tuple[str, ReportInputs, Sequence[StrangersRes
     for name, inputs, strangers in named:
         evaluation = next(e for e in inputs.evaluations if e.supports == "augmented")
         measured = _benchmarked(inputs, evaluation)
-        default = {result.strangers_are: _default(result) for result in strangers}
+        default = {result.strangers_source: _default(result) for result in strangers}
         others = default.pop(OTHER_CLASSES)
         anything = next(iter(default.values()), None)
         rows.append(
@@ -135,10 +135,10 @@ def strangers_table(results: Sequence[StrangersResult]) -> str:
     header = (
         "objects",
         "pictures of each",
-        "rate asked for",
+        "requested rate",
         "identified",
         "named as another",
-        *(f"accepted: {result.strangers_are} ({result.strangers:,})" for result in results),
+        *(f"accepted: {result.strangers_source} ({result.strangers:,})" for result in results),
     )
     rows = []
     for row, *others in zip(*(result.results for result in results), strict=True):
@@ -232,7 +232,7 @@ def _verification_rows(evaluations: Sequence[Evaluation]) -> Iterable[list[str]]
             next((t for t in v.thresholds if t.false_accept_rate == stated), None) for v in verifications
         ]
         yield [
-            f"threshold stated for FAR {stated:g}: FAR and FRR seen",
+            f"threshold stated for FAR {stated:g}: observed FAR and FRR",
             *(f"{t.observed_far:.1e}, {percent(t.observed_frr)}" if t else "" for t in tried),
         ]
 

@@ -181,7 +181,7 @@ class History:
 
 
 class _Curves:
-    """Curves for TensorBoard; training goes on without them if they cannot be written."""
+    """Curves for TensorBoard; training continues without them if they cannot be written."""
 
     def __init__(self, directory: Path, resumed_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -213,7 +213,7 @@ class _Curves:
             LOG.warning("the curves for TensorBoard are not written: %s", error.strerror or error)
 
     def _on_error_in_thread(self, error: threading.ExceptHookArgs) -> None:
-        # TensorBoard writes in a thread of its own and raises the error again at the next call.
+        # TensorBoard writes in its own thread and raises the error again at the next call.
         if not issubclass(error.exc_type, OSError):
             self._former_hook(error)
 

@@ -1,8 +1,8 @@
 """Distillation: one network learns the embeddings of two, which are used side by side.
 
 A network that was fine-tuned on objects tells objects apart better than with its published weights, and other things worse.
-The embeddings of the two side by side are good at both, at twice the cost. Distillation makes one network of the two, after
-Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, with embeddings in place of class scores.
+The embeddings of the two side by side are good at both, at twice the cost. Distillation turns the two into one network,
+after Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, but with embeddings, not class scores.
 """
 
 from __future__ import annotations

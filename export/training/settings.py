@@ -60,7 +60,7 @@ class TrainingSettings:
     encoder: str = "glyphnet"
     start: str = "random"
     """Initial weights: `random`, `published` (pretrained weights of the encoder's authors), `weights:FILE` (the same from a
-    file), `run:DIR` (kept by an earlier run), or `bundle:PLACE` (the int8 weights of a bundle, such as `bundle:objects`)."""
+    file), `run:DIR` (kept by an earlier run), or `bundle:NAME` (the int8 weights of a bundle, such as `bundle:objects`)."""
     objective: str = "cosine"
     """`cosine`: cosine-margin softmax over classes. `pairs`: cross-entropy over verification pairs. `all-pairs`: the same
     over all pairs of a batch within each alphabet. `distillation`: one network learns the embeddings of two side by side, of
@@ -135,7 +135,7 @@ class TrainingSettings:
         if self.start not in STARTS and not place:
             raise SettingsError(
                 f"start {self.start!r} is not one of {', '.join(STARTS)}, "
-                f"{RUN_PREFIX}DIR, {WEIGHTS_PREFIX}FILE, {BUNDLE_PREFIX}PLACE"
+                f"{RUN_PREFIX}DIR, {WEIGHTS_PREFIX}FILE, {BUNDLE_PREFIX}NAME"
             )
 
     def _check_ranges(self) -> None:
@@ -168,7 +168,7 @@ class TrainingSettings:
             raise SettingsError("finetuned_weight below 1 requires pretrained initial weights (start)")
         if self.start.startswith(BUNDLE_PREFIX) and not self.freeze_batch_statistics:
             raise SettingsError(
-                "start = bundle:PLACE requires --freeze-batch-statistics: a bundle has no statistics to update"
+                "start = bundle:NAME requires --freeze-batch-statistics: a bundle has no statistics to update"
             )
         if self.start == "random" and self.anti_forgetting_data:
             raise SettingsError("anti_forgetting_data requires pretrained initial weights (start)")
@@ -186,7 +186,7 @@ class TrainingSettings:
         if self.objective == "distillation":
             if not self.start.startswith((RUN_PREFIX, BUNDLE_PREFIX)):
                 raise SettingsError(
-                    "distillation starts from fine-tuned weights: --start run:DIR or bundle:PLACE"
+                    "distillation starts from fine-tuned weights: --start run:DIR or bundle:NAME"
                 )
             if not self.anti_forgetting_data:
                 raise SettingsError("distillation needs pictures of anything: --anti-forgetting-data DIR")

@@ -287,7 +287,7 @@ class TrainingRun:
         if self.initial is not None and self.state.starting_accuracy is None and self.workers.is_leader:
             starting = validation_accuracy(self.initial, self.splits.validation, self.settings)
             self.state.starting_accuracy = starting
-            # The start is no candidate in a distillation: what it brings does not show on the validation classes.
+            # The starting weights are not a candidate in distillation: its benefit does not show on the validation classes.
             if self.state.step == 0 and self.teacher is None:
                 self.state.best_accuracy = starting
                 self._keep(self.initial)
@@ -451,7 +451,7 @@ def load_initial_weights(settings: TrainingSettings, splits: Splits, encoder: En
 
     Raises:
         SettingsError: the weights do not exist or belong to another encoder, or they were trained on other classes of the
-            same data, so that they may know the held-out ones.
+            same data, possibly on those that are held out now.
     """
     if settings.start == "published" or settings.start.startswith(WEIGHTS_PREFIX):
         if settings.start == "published":
@@ -482,7 +482,7 @@ def _require_same_split(settings: TrainingSettings, splits: Splits, earlier: Map
     data = str(earlier.get("settings", {}).get("data"))
     if same_source(data, settings.data) and earlier.get("data_fingerprint") != data_fingerprint(splits):
         raise SettingsError(
-            f"{settings.start} was trained on other classes of {settings.data} and may know the held-out ones; "
+            f"{settings.start} was trained on other classes of {settings.data}, perhaps on those that are held out now; "
             "use its seed, or other initial weights"
         )
 

@@ -112,7 +112,7 @@ FAILURES = [
     ("bundle {run} --out {photos}", "{photos} exists and is not a bundle; choose another directory or remove it"),
     ("verify {tmp}/absent", "no bundle at {tmp}/absent: no such directory"),
     ("verify {bundle}", "{tmp}/tiny/train is not a training run: it contains neither best.pt nor train/best.pt"),
-    ("verify {bundle} --run {run}", "{bundle} is of tiny-0123456789ab, but {run} is tiny-"),
+    ("verify {bundle} --run {run}", "{bundle} contains tiny-0123456789ab, but {run} contains tiny-"),
     ("verify {short}", "{short}/encoder.int8.onnx has 1 bytes; the manifest says"),
     ("verify {flipped} --run {run}", "{flipped}/encoder.fp32.tflite"),
     ("evaluate {short}", "{short}/encoder.int8.onnx has 1 bytes; the manifest says"),
@@ -196,10 +196,13 @@ def test_bundle_uses_the_data_and_the_seed_of_the_run_and_says_how_it_quantized(
     [
         (("onnx fp32 on onnxruntime: worst cosine 0.5",), (), ": onnx fp32 on onnxruntime: worst cosine 0.5"),
         (
-            ("onnx int8 on onnxruntime: lost 3.00 points", "tflite int8: no runtime here runs it"),
+            (
+                "onnx int8 on onnxruntime: lost 3.00 points",
+                "tflite int8: no runtime on this machine can run it",
+            ),
             ("onnx: pool (Conv, signal-to-noise 3.0 dB)", "tflite: stem (CONV_2D, signal-to-noise 4.0 dB)"),
-            ": onnx int8 on onnxruntime: lost 3.00 points; tflite int8: no runtime here runs it; worst layer of "
-            "onnx: pool (Conv, signal-to-noise 3.0 dB); of tflite: stem (CONV_2D, signal-to-noise 4.0 dB)",
+            ": onnx int8 on onnxruntime: lost 3.00 points; tflite int8: no runtime on this machine can run it; worst layer "
+            "of onnx: pool (Conv, signal-to-noise 3.0 dB); of tflite: stem (CONV_2D, signal-to-noise 4.0 dB)",
         ),
     ],
 )

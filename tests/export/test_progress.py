@@ -128,16 +128,16 @@ def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_work_is_a_line_for_each_part_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = on(monkeypatch, terminal=False)
-    with working(progress.stderr_console(), "making the bundle") as say:
+    with working(progress.stderr_console(), "making the bundle") as update:
         assert screen.getvalue() == "making the bundle\n"
-        say("fitting the head")
+        update("fitting the head")
     assert screen.getvalue() == "making the bundle\nfitting the head\n"
 
 
 def test_work_is_a_spinner_that_goes_away_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = on(monkeypatch, terminal=True)
-    with working(progress.stderr_console(), "making the bundle") as say:
-        say("fitting the head")
+    with working(progress.stderr_console(), "making the bundle") as update:
+        update("fitting the head")
     text = screen.getvalue()
     assert "fitting the head" in text
     # The last thing is that the line is cleared and the cursor shown again.

@@ -81,7 +81,7 @@ def test_every_runtime_has_a_column_and_the_float_weights_and_registration_have_
 
 def test_a_check_writes_its_figures_and_prints_tables_and_commands(place: Path) -> None:
     told = list[str]()
-    ((check, text),) = reproduce([photos(place)], place / "out", say=told.append)
+    ((check, text),) = reproduce([photos(place)], place / "out", progress=told.append)
     assert isinstance(text, str)
     found = records.read_all(Evaluation, place / "out/shop/evaluation.json")
     assert [(e.encoder.runtime, e.supports) for e in found] == [
@@ -135,7 +135,7 @@ def test_figures_to_be_stated_go_into_benchmarks(
 
 
 def test_a_bundle_that_does_not_ship_is_said(place: Path) -> None:
-    ((_, error),) = reproduce([photos(place, path=place / "models/birds")], place / "out", say=print)
+    ((_, error),) = reproduce([photos(place, path=place / "models/birds")], place / "out", progress=print)
     assert "birds" in str(error) and not isinstance(error, str)
 
 

@@ -87,7 +87,7 @@ def test_pictures_of_a_device_become_classes_to_train_on(
         "pi@door.local: 16 new pictures (14 of registered objects, "
         "1 of labeled wrong recognitions, 1 of unlabeled wrong recognitions)",
         "collected has 15 pictures of 8 objects, and collected-strangers 1 picture of other things",
-        "few to train on: 2 objects for training, the others are held out; with fewer than 10 the pipeline advises "
+        "little to train on: 2 objects for training, the others are held out; with fewer than 10 the pipeline advises "
         "against training, and compares the shipped bundle",
         "next: python -m export pipeline --data folder:collected,anything:collected-strangers --out build/collected",
     ]
@@ -108,7 +108,7 @@ def test_pictures_of_a_device_become_classes_to_train_on(
     ]
 
     status, lines, _ = collect("pi@door.local", "--out", "collected")
-    assert (status, lines[0]) == (0, "pi@door.local: 0 new pictures; 16 fetched before")
+    assert (status, lines[0]) == (0, "pi@door.local: 0 new pictures; 16 already fetched")
 
 
 def test_several_devices_and_those_that_fail(daemon: Daemon, collect: Collect, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_several_devices_and_those_that_fail(daemon: Daemon, collect: Collect, t
     assert lines == [
         "pi@door.local: 1 new picture (1 of registered objects)",
         "pi@shelf.away: FAILED: cannot connect: ssh: connect to host pi@shelf.away: timed out",
-        "pi@hall.local: 0 new pictures; 1 fetched before",
+        "pi@hall.local: 0 new pictures; 1 already fetched",
         "collected has 1 picture of 1 object",
         "too few to train on: 0 objects with at least two pictures, and 6 are needed; register more, or add folders of your "
         "own photos to collected",
@@ -143,7 +143,7 @@ def test_the_commands_of_the_guide(daemon: Daemon, collect: Collect, tmp_path: P
     status, lines, _ = collect(*collecting[4:])
     assert status == 0
     assert lines[0].startswith("pi@door.local: 16 new pictures (")
-    assert lines[1] == "pi@shelf.local: 0 new pictures; 16 fetched before"
+    assert lines[1] == "pi@shelf.local: 0 new pictures; 16 already fetched"
     assert lines[-1] == f"next: python {' '.join(pipeline[1:])}"
     assert len(list((tmp_path / "collected" / "teapot").glob("door.local-*.png"))) == 1
     assert main([*look[3:], "--encoder", "glyphnet"]) == 0
@@ -184,9 +184,9 @@ def test_a_device_without_consent_refuses(daemon: Daemon, collect: Collect, tmp_
     [
         (
             "echo no zip",
-            "its answer is damaged, or not an archive: File is not a zip file; nothing was collected",
+            "its response is damaged, or not an archive: File is not a zip file; nothing was collected",
         ),
-        ("true", "its answer is damaged, or not an archive: File is not a zip file; nothing was collected"),
+        ("true", "its response is damaged, or not an archive: File is not a zip file; nothing was collected"),
         ("printf 'a\\033[2Jb\\n' >&2; exit 3", "a\\x1b[2Jb"),
         ("exit 4", "no message"),
         ("exec no-such-program", "not found; is edge-siamese installed there?"),

@@ -13,7 +13,7 @@ from edge_siamese.errors import ExportError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
 from export.__main__ import main
-from export.cli.ssh import Answer, Device, run_script, ssh_options
+from export.cli.ssh import Device, ScriptResult, run_script, ssh_options
 
 from .conftest import script
 
@@ -25,18 +25,20 @@ pytestmark = pytest.mark.usefixtures("ssh")
 
 def test_a_script_gets_its_input_and_answers_with_its_last_line() -> None:
     data = bytes(range(256)) * 10_000
-    assert run_script(DEVICE, "echo first; wc -c; echo warning >&2", 60, data) == Answer(True, "2560000")
-    assert run_script(DEVICE, "cat >/dev/null", 60) == Answer(True, "")
+    assert run_script(DEVICE, "echo first; wc -c; echo warning >&2", 60, data) == ScriptResult(
+        True, "2560000"
+    )
+    assert run_script(DEVICE, "cat >/dev/null", 60) == ScriptResult(True, "")
 
 
 def test_output_that_is_data_is_not_read_as_text() -> None:
     data, sizes, output = bytes(range(256)) * 10_000, list[int](), io.BytesIO()
-    answer = run_script(
+    result = run_script(
         DEVICE, "cat", 60, data, output=output, max_output_bytes=len(data), received=sizes.append
     )
-    assert (answer, output.getvalue(), sizes[-1]) == (Answer(True, ""), data, len(data))
-    answer = run_script(DEVICE, "cat", 60, data, output=io.BytesIO(), max_output_bytes=len(data) - 1)
-    assert answer == Answer(False, "it sends more than 2,559,999 bytes")
+    assert (result, output.getvalue(), sizes[-1]) == (ScriptResult(True, ""), data, len(data))
+    result = run_script(DEVICE, "cat", 60, data, output=io.BytesIO(), max_output_bytes=len(data) - 1)
+    assert result == ScriptResult(False, "it sends more than 2,559,999 bytes")
 
 
 @pytest.mark.parametrize(
@@ -54,17 +56,17 @@ def test_output_that_is_data_is_not_read_as_text() -> None:
     ],
 )
 def test_a_failure_is_one_line(text: str, problem: str) -> None:
-    assert run_script(DEVICE, text, 60) == Answer(False, problem)
+    assert run_script(DEVICE, text, 60) == ScriptResult(False, problem)
 
 
 def test_a_command_that_is_missing_is_named() -> None:
-    answer = run_script(DEVICE, "no-such-command", 60)
-    assert not answer.succeeded
-    assert answer.text.endswith("not found; is edge-siamese installed there?")
+    result = run_script(DEVICE, "no-such-command", 60)
+    assert not result.succeeded
+    assert result.text.endswith("not found; is edge-siamese installed there?")
 
 
 def test_a_host_that_cannot_be_reached_is_named() -> None:
-    assert run_script(Device("pi@shelf.away"), "true", 60) == Answer(
+    assert run_script(Device("pi@shelf.away"), "true", 60) == ScriptResult(
         False, "cannot connect: ssh: connect to host pi@shelf.away: timed out"
     )
 
@@ -97,11 +99,11 @@ def test_a_connection_that_fails_has_one_line_with_the_remedy(
     tmp_path: Path, said: str, problem: str
 ) -> None:
     script(tmp_path / "bin" / "ssh", f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 255\n")
-    assert run_script(DEVICE, "true", 60) == Answer(False, f"cannot connect: {problem}")
+    assert run_script(DEVICE, "true", 60) == ScriptResult(False, f"cannot connect: {problem}")
 
 
 def test_a_script_that_does_not_end_is_stopped() -> None:
-    assert run_script(DEVICE, "exec sleep 60", 0.2) == Answer(False, "no answer within 0.2 s")
+    assert run_script(DEVICE, "exec sleep 60", 0.2) == ScriptResult(False, "no answer within 0.2 s")
 
 
 def test_root_needs_no_sudo(tmp_path: Path) -> None:

@@ -267,8 +267,8 @@ def test_verify_fails_when_nothing_ran_a_file(
         )
         found = verify(built.bundle, network, SPLITS.validation, SPLITS.train.images[:16])
         assert not found.passed and found.missing == ("litert is missing",)
-        assert found.failures == tuple(f"{file}: no runtime here runs it" for file in unrun)
-        with pytest.raises(VerificationFailed, match=r"tflite int8: no runtime here runs it$"):
+        assert found.failures == tuple(f"{file}: no runtime on this machine can run it" for file in unrun)
+        with pytest.raises(VerificationFailed, match=r"tflite int8: no runtime on this machine can run it$"):
             require(found)
 
 

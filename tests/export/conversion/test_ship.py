@@ -219,7 +219,7 @@ class TestRefused:
         verified(run, passed=False)
         refused(run, tmp_path, ExportError, "did not pass verification")
         verified(run, model_id="another")
-        refused(run, tmp_path, ExportError, "is of another model, another: verify the bundle again")
+        refused(run, tmp_path, ExportError, "belongs to another model, another: verify the bundle again")
         (run / "verification.json").unlink()
         refused(run, tmp_path, DataError, r"verification\.json does not exist")
 

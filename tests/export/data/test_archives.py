@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge_siamese.errors import DataError
-from export.data.archives import OFFICIAL, OMNIGLOT, Archive, RemoteFile, fetch_omniglot
+from export.data.archives import OFFICIAL_URL, OMNIGLOT, Archive, RemoteFile, fetch_omniglot
 
 from .conftest import write_zip
 
@@ -209,7 +209,7 @@ def test_only_old_leftovers_of_killed_runs_are_removed(server: Server, tmp_path:
 
 
 def test_what_is_pinned() -> None:
-    assert OFFICIAL == "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
+    assert OFFICIAL_URL == "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
     assert {file.path: (file.bytes, file.sha256[:8]) for file in OMNIGLOT} == {
         "images_background.zip": (9464212, "ad41ab67"),
         "images_evaluation.zip": (6462886, "1f61a8f3"),

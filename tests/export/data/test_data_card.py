@@ -97,7 +97,7 @@ def test_an_altered_picture_in_a_test_class_makes_figures_too_good(tmp_path: Pat
     assert len(found.groups[0].thumbnails) == 2
     assert card.caution == (
         "The figures are too good: 1 of 19 test pictures is also in a training or validation class, or "
-        "a nearly equal picture is."
+        "has a near-duplicate there."
     )
 
 

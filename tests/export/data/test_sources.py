@@ -94,7 +94,9 @@ def test_the_seed_draws_pictures_of_a_large_folder(root: Path, monkeypatch: pyte
 
 
 def test_pictures_of_anything_alone_cannot_be_evaluated(root: Path) -> None:
-    with pytest.raises(DataError, match=r"is for training beside other data: .* as in grocery,anything:PATH"):
+    with pytest.raises(
+        DataError, match=r"is for training in addition to other data: .* as in grocery,anything:PATH"
+    ):
         load_splits(f"anything:{root}/other", COLOR)
 
 

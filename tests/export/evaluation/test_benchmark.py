@@ -21,10 +21,10 @@ from export.cli.benchmark import show
 from export.data.images import ImageSet, OneShotRun, Splits
 from export.evaluation import benchmark as module
 from export.evaluation.benchmark import Benchmark, benchmark, measure, ratios
-from export.evaluation.remote_runtime import Place
+from export.evaluation.remote_runtime import EncoderVariant
 
 HERE = Path(sys.executable)
-PLACES = [Place("onnx", precision, "onnxruntime", HERE) for precision in ("fp32", "int8")]
+VARIANTS = [EncoderVariant("onnx", precision, "onnxruntime", HERE) for precision in ("fp32", "int8")]
 
 
 SLOWER = "int8 is not faster than fp32 here: 0.50 times as fast; "
@@ -62,7 +62,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         return said(next(latencies[arguments[arguments.index("--precision") + 1]]))
 
     monkeypatch.setattr(module, "run_device", answer)
-    monkeypatch.setattr(module, "places", lambda bundle: (PLACES, ["tflite-runtime works nowhere here"]))
+    monkeypatch.setattr(
+        module, "available_variants", lambda bundle: (VARIANTS, ["tflite-runtime works nowhere here"])
+    )
     return asked
 
 
@@ -134,8 +136,8 @@ def test_a_slower_int8_is_said(
         structs.replace(m, quantization=method if m.precision == "int8" else None) for m in manifest.models
     )
     quantized = dataclasses.replace(onnx_bundle, manifest=structs.replace(manifest, models=models))
-    found = [Place("onnx", precision, runtime, HERE) for precision in ("fp32", "int8")]
-    monkeypatch.setattr(module, "places", lambda bundle: (found, []))
+    found = [EncoderVariant("onnx", precision, runtime, HERE) for precision in ("fp32", "int8")]
+    monkeypatch.setattr(module, "available_variants", lambda bundle: (found, []))
     monkeypatch.setattr(module, "machine", lambda: f"a chip, Linux {machine}")
     monkeypatch.setattr(module, "run_device", lambda python, words: said(1.0 if "fp32" in words else 2.0))
     fp32, int8 = benchmark(quantized, rounds=1, runs=1).rows
@@ -184,8 +186,8 @@ def test_int8_has_to_be_faster_where_the_processor_has_dot_products(
     monkeypatch.setattr(
         module, "run_device", lambda _, words: said(next(latencies[words[words.index("--precision") + 1]]))
     )
-    found = [Place("onnx", precision, runtime, HERE) for precision in ("fp32", "int8")]
-    monkeypatch.setattr(module, "places", lambda bundle: (found, []))
+    found = [EncoderVariant("onnx", precision, runtime, HERE) for precision in ("fp32", "int8")]
+    monkeypatch.setattr(module, "available_variants", lambda bundle: (found, []))
     arguments = ["benchmark", str(onnx_bundle.path), "--no-accuracy", "--rounds", "3", "--runs", "1"]
     assert main(arguments) == (1 if line.startswith("error: ") else 0)
     said_lines = capsys.readouterr().err.splitlines()
@@ -197,8 +199,8 @@ def test_int8_without_fp32_is_not_judged(
 ) -> None:
     monkeypatch.setattr(module, "has_int8_dot_products", lambda: True)
     monkeypatch.setattr(module, "run_device", lambda *_: said(1.0))
-    monkeypatch.setattr(module, "places", lambda bundle: ([PLACES[1]], []))
-    assert PLACES[1].precision == "int8"
+    monkeypatch.setattr(module, "available_variants", lambda bundle: ([VARIANTS[1]], []))
+    assert VARIANTS[1].precision == "int8"
     assert main(["benchmark", str(onnx_bundle.path), "--no-accuracy", "--rounds", "1", "--runs", "1"]) == 0
     assert (
         "the speed of int8 is not judged: there is no fp32 file to compare with\n" in capsys.readouterr().err
@@ -227,15 +229,15 @@ def test_int8_is_judged_on_enough_rounds_of_networks_of_some_size(
 ) -> None:
     monkeypatch.setattr(module, "has_int8_dot_products", lambda: True)
     monkeypatch.setattr(module, "run_device", lambda _, words: said(fp32_ms if "fp32" in words else 3.0))
-    found = [Place("onnx", precision, "onnxruntime", HERE) for precision in ("fp32", "int8")]
-    monkeypatch.setattr(module, "places", lambda bundle: (found, []))
+    found = [EncoderVariant("onnx", precision, "onnxruntime", HERE) for precision in ("fp32", "int8")]
+    monkeypatch.setattr(module, "available_variants", lambda bundle: (found, []))
     arguments = ["benchmark", str(onnx_bundle.path), "--no-accuracy", "--rounds", str(rounds), "--runs", "1"]
     assert main(arguments) == int(line.startswith("error"))
     assert line in capsys.readouterr().err
 
 
 def test_real_processes_measure_and_score(onnx_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "places", lambda bundle: (PLACES, []))
+    monkeypatch.setattr(module, "available_variants", lambda bundle: (VARIANTS, []))
     lines: list[str] = []
     result = benchmark(onnx_bundle, splits(), rounds=1, runs=3, progress=lines.append)
     for row in result.rows:
@@ -254,7 +256,7 @@ def test_real_processes_measure_and_score(onnx_bundle: Bundle, monkeypatch: pyte
 def test_without_official_trials_episodes_are_scored(onnx_bundle: Bundle) -> None:
     data = splits()
     plain = Splits(data.train, data.validation, data.evaluation)
-    found, what = module.accuracy(onnx_bundle, PLACES[0], plain)
+    found, what = module.accuracy(onnx_bundle, VARIANTS[0], plain)
     assert what == "500 6-way 1-shot episodes within groups (chance 16.7 %, 6 classes)"
     assert found.value == 1.0
 
@@ -262,7 +264,7 @@ def test_without_official_trials_episodes_are_scored(onnx_bundle: Bundle) -> Non
 def test_a_bundle_that_nothing_can_run_is_an_error(
     onnx_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "places", lambda bundle: ([], ["onnxruntime works nowhere"]))
+    monkeypatch.setattr(module, "available_variants", lambda bundle: ([], ["onnxruntime works nowhere"]))
     with pytest.raises(EncoderError, match="no runtime can run this bundle here: onnxruntime works nowhere"):
         benchmark(onnx_bundle)
 
@@ -272,7 +274,7 @@ def test_a_process_that_says_something_else_is_an_error(
 ) -> None:
     monkeypatch.setattr(module, "run_device", lambda python, words: "hello")
     with pytest.raises(EncoderError, match="did not print its figures"):
-        measure(onnx_bundle, PLACES[0], runs=1)
+        measure(onnx_bundle, VARIANTS[0], runs=1)
 
 
 def test_heavy_encoders_are_timed_on_fewer_images(

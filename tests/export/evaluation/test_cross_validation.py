@@ -16,7 +16,7 @@ from export.data import cache, load_splits
 from export.data.folds import all_classes
 from export.data.images import Splits
 from export.encoders import ENCODERS
-from export.evaluation.cross_validation import CrossValidation, cross_validate, plan
+from export.evaluation.cross_validation import CrossValidationPlan, cross_validate, plan
 from export.evaluation.verdict import SHIPPED, STARTING, TRAINED, choose_candidate
 from export.training import train as training
 from export.training.settings import TrainingSettings
@@ -44,9 +44,9 @@ def data_of(settings: TrainingSettings) -> Splits:
 
 def test_it_is_done_for_few_classes_that_the_seed_divided(settings: TrainingSettings) -> None:
     splits = data_of(settings)
-    assert plan(settings, splits, None) == CrossValidation(3, 9, 3, 3)
+    assert plan(settings, splits, None) == CrossValidationPlan(3, 9, 3, 3)
     assert plan(settings, splits, 0) is None
-    assert plan(settings, splits, 4) == CrossValidation(4, 9, 2, 3)
+    assert plan(settings, splits, 4) == CrossValidationPlan(4, 9, 2, 3)
     chosen = replace(splits, provenance={**splits.provenance, "split": "subfolders"})
     assert plan(settings, chosen, None) is None and plan(settings, chosen, 3) is not None
     assert plan(replace(settings, data="glyphs"), splits, None) is None
@@ -69,12 +69,12 @@ def test_thirty_classes_are_enough_for_a_single_split(settings: TrainingSettings
 
 
 def test_it_says_how_long_it_takes() -> None:
-    said = CrossValidation(5, 24, 4, 5).announce(630.0)
+    said = CrossValidationPlan(5, 24, 4, 5).announce(630.0)
     assert said == (
-        "cross-validation: 5 more trainings like this one, each without 4 to 5 of the 24 classes, take about 52 minutes; "
-        "Ctrl-C saves, the same command resumes, and --folds 0 leaves it out"
+        "cross-validation: 5 more training runs like this one, each without 4 to 5 of the 24 classes, take about 52 "
+        "minutes; Ctrl-C saves, the same command resumes, and --folds 0 skips it"
     )
-    assert "about a minute or less" in CrossValidation(2, 8, 4, 4).announce(3.0)
+    assert "about a minute or less" in CrossValidationPlan(2, 8, 4, 4).announce(3.0)
 
 
 def test_it_resumes_and_tests_every_class_once(
@@ -95,10 +95,10 @@ def test_it_resumes_and_tests_every_class_once(
     with monkeypatch.context() as interruption:
         interruption.setattr(training, "learning_rate", stop_in_second_fold)
         with pytest.raises(Interrupted):
-            cross_validate(settings, splits, planned, out, shared, say=said.append)
+            cross_validate(settings, splits, planned, out, shared, progress=said.append)
     assert sorted(path.name for path in out.iterdir()) == ["1-of-3", "2-of-3"]
     first = (out / "1-of-3" / "best.pt").stat().st_mtime_ns
-    answers = cross_validate(settings, splits, planned, out, shared, say=said.append)
+    answers = cross_validate(settings, splits, planned, out, shared, progress=said.append)
     assert (out / "1-of-3" / "best.pt").stat().st_mtime_ns == first
     assert said[0] == "fold 1 of 3: training on 4 classes, testing 3 others"
     assert [(part.way, part.episodes, len(np.unique(part.classes))) for part in answers] == [(3, 2000, 3)] * 3

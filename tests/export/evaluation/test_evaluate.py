@@ -33,7 +33,7 @@ from export.evaluation.evaluate import (
 )
 from export.evaluation.one_shot import (
     EPISODES,
-    Supply,
+    SupportPool,
     class_scores,
     episode_result,
     iconic_result,
@@ -189,8 +189,8 @@ def test_iconic_supports_are_found_by_the_names_of_their_classes() -> None:
         group_names=("all",),
         drawers=np.full(18, -1),
     )
-    supply = Supply(catalog, embed_all(PixelEncoder(), catalog.images))
-    result, wrong = iconic_result(embeddings, images, supply, HEAD, way=17, count=30)
+    pool = SupportPool(catalog, embed_all(PixelEncoder(), catalog.images))
+    result, wrong = iconic_result(embeddings, images, pool, HEAD, way=17, count=30)
     assert (result.accuracy, result.iconic, result.within_group, result.episodes, wrong) == (
         1.0,
         True,
@@ -200,7 +200,7 @@ def test_iconic_supports_are_found_by_the_names_of_their_classes() -> None:
     )
     assert result.scope == "across groups, iconic supports"
     with pytest.raises(DataError, match=r"^drawn iconic: 18-way .* need 18 classes .*, and there are 17$"):
-        iconic_result(embeddings, images, supply, HEAD, way=18)
+        iconic_result(embeddings, images, pool, HEAD, way=18)
 
 
 def test_a_catalog_is_evaluated_beside_the_photographs_and_is_no_headline() -> None:

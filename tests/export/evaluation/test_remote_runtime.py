@@ -16,11 +16,11 @@ from export.evaluation.embeddings import embed_all
 from export.evaluation.remote_runtime import (
     DEVICE_PYTHON_VARIABLE,
     RemoteEncoder,
+    available_variants,
     device_python,
     encoders_for,
     installed_runtimes,
     open_encoder,
-    places,
     run_device,
 )
 
@@ -131,7 +131,7 @@ def test_places_follow_the_files_and_the_runtimes(
     onnx_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_runtime, "available_runtimes", lambda: ("onnxruntime",))
-    found, missing = places(onnx_bundle)
+    found, missing = available_variants(onnx_bundle)
     assert [(p.format, p.precision, p.runtime, p.python) for p in found] == [
         ("onnx", "fp32", "onnxruntime", HERE),
         ("onnx", "int8", "onnxruntime", HERE),
@@ -139,7 +139,7 @@ def test_places_follow_the_files_and_the_runtimes(
     assert [line.split()[0] for line in missing] == ["ai-edge-litert", "tflite-runtime"]
     assert remote_runtime.DEVICE_PYTHON_VARIABLE in missing[0]
     pretend(monkeypatch, "tflite-runtime")
-    _, missing = places(onnx_bundle)
+    _, missing = available_variants(onnx_bundle)
     assert [line.split()[0] for line in missing] == ["ai-edge-litert"]
 
 

@@ -79,7 +79,7 @@ def short_runs(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     monkeypatch.setattr(scene_video, "BACKGROUNDS", 4)
     monkeypatch.setattr(scene_script, "SETTLE_SECONDS", 2)
     monkeypatch.setattr(scene_script, "PRESS_FRAMES", 12)
-    monkeypatch.setattr(scene_script, "OBJECTS_AT_A_PLACE", 2)
+    monkeypatch.setattr(scene_script, "OBJECTS_PER_PLACE", 2)
     for module in (scenes, scene_script):
         monkeypatch.setattr(module, "POSES", {"within 45°": 45, "any": 180})
     monkeypatch.setenv("EDGE_SIAMESE_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -112,7 +112,7 @@ def test_objects_of_their_own_color_are_recognized_from_all_sides(tmp_path: Path
         [contender(model)],
         VideoComposer(tmp_path),
         registered=(2, 3, 9),
-        objects_in_all=4,
+        min_total_objects=4,
         strangers=3,
         progress=progress,
     )
@@ -153,7 +153,7 @@ def test_strangers_that_look_like_a_registered_object_are_counted(tmp_path: Path
         [contender(model), contender(model, lenient, is_baseline=True)],
         VideoComposer(tmp_path),
         registered=(1, 2),
-        objects_in_all=2,
+        min_total_objects=2,
         strangers=6,
     )
     one, three, two, two_of_three = refusing.results
@@ -181,11 +181,14 @@ def test_familiar_strangers_come_first_and_are_not_counted(tmp_path: Path, model
         found.visits
         for familiar in (0, 2)
         for found in measure_scenes(
-            [contender(model)], composer, registered=(1,), objects_in_all=1, strangers=3, familiar=familiar
+            [contender(model)], composer, registered=(1,), min_total_objects=1, strangers=3, familiar=familiar
         )
     ]
     assert counts == [3, 1]
-    with pytest.raises(DataError, match=r"^of 3 visits of strangers at a place, 3 cannot be familiar$"):
+    with pytest.raises(
+        DataError,
+        match=r"^3 of 3 visits of strangers at a place are familiar, so none is left to measure$",
+    ):
         measure_scenes([contender(model)], composer, registered=(1,), strangers=3, familiar=3)
 
 
@@ -332,7 +335,7 @@ def test_what_was_recorded_before_is_not_encoded_again(
 
     def measure(*contenders: Contender) -> tuple[list[Any], list[int]]:
         found = measure_scenes(
-            contenders, VideoComposer(tmp_path), registered=(1,), objects_in_all=2, strangers=1
+            contenders, VideoComposer(tmp_path), registered=(1,), min_total_objects=2, strangers=1
         )
         encoders: list[Any] = [each.encoder for each in contenders]
         return [result.results for result in found], [encoder.images for encoder in encoders]
@@ -359,7 +362,7 @@ def test_a_contender_that_fails_stops_the_others(tmp_path: Path, model: Any) -> 
     encoder.model_id, encoder.failure, encoder.most = "bad", EncoderError("it is damaged"), 40
     with pytest.raises(EncoderError, match="it is damaged"):
         measure_scenes(
-            [good, bad], VideoComposer(tmp_path), registered=(1,), objects_in_all=1, strangers=1000
+            [good, bad], VideoComposer(tmp_path), registered=(1,), min_total_objects=1, strangers=1000
         )
     working: Any = good.encoder
     assert working.images < 5000

@@ -69,7 +69,7 @@ def test_an_improvement_on_some_classes_alone_is_not_claimed() -> None:
     assert gain.value > 0 > gain.low and not gain.shown
     assert found.choice == SHIPPED
     assert found.sentence.startswith(
-        "Use the shipped bundle objects: no improvement on it is shown for new classes: "
+        "Use the shipped bundle objects: no improvement over it is shown for new classes: "
     )
 
 

@@ -38,7 +38,7 @@ FULL = """\
 | 20,000 pairs: accuracy at p = 0.5, chance 50 % | 95.10 % (94.8 to 95.4) | 95.10 % (94.8 to 95.4) |
 | 20,000 pairs: equal error rate | 4.81 % | 4.81 % |
 | 20,000 pairs: calibration error (ECE) | 0.0117 | 0.0117 |
-| threshold stated for FAR 0.01: FAR and FRR seen | 3.9e-03, 34.4 % | 3.9e-03, 34.4 % |
+| threshold stated for FAR 0.01: observed FAR and FRR | 3.9e-03, 34.4 % | 3.9e-03, 34.4 % |
 
 | file and runtime | size | p50 | p95 | over fp32 | one-shot | memory | import |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |

@@ -32,7 +32,7 @@ from export.training.settings import (
     [
         (
             {"start": "luck"},
-            "start 'luck' is not one of random, published, run:DIR, weights:FILE, bundle:PLACE",
+            "start 'luck' is not one of random, published, run:DIR, weights:FILE, bundle:NAME",
         ),
         ({"steps": 0}, "steps must be at least 1 with random initial weights, not 0"),
         ({"logit_scale": 0.0}, "logit_scale must be a number above 0, not 0.0"),
