@@ -66,13 +66,13 @@ def measure_encoder(
     process.
 
     Raises:
-        SettingsError: fewer than one run, or what `load_encoder` raises it for.
+        SettingsError: there is less than one run, or see `load_encoder`.
         RuntimeNotInstalled, BundleError, EncoderError: see `load_encoder`.
     """
     if runs < 1:
         raise SettingsError(f"at least one run is needed, not {runs}")
     encoder = load_encoder(bundle, runtime, precision, threads)
-    # Noise: unlike a picture of one color, it lets no kernel skip work.
+    # Noise: unlike with a picture of one color, no kernel can skip work.
     image = np.random.default_rng(0).integers(0, 256, (1, *encoder.preprocessing.shape), dtype=np.uint8)
     times = np.empty(1 + min(WARM_UP_RUNS, runs) + runs)
     for index in range(len(times)):
@@ -126,7 +126,7 @@ class FrameReport:
     overhead_ms: float
     """Median time of imaging, score and decide together."""
     frames_per_second: float
-    """If the camera delivers frames as fast as they are processed."""
+    """Maximum rate, if the camera delivers frames as fast as they are processed."""
     peak_memory_mb: float
 
 

@@ -152,7 +152,7 @@ class Refused(ControlError):
     def __init__(self, text: str, *, reason: str = "", collides: str = "") -> None:
         super().__init__(text)
         self.reason = reason
-        """Machine-readable reason: the name of a `registration.Reason`, or "failed" or "ended"."""
+        """Machine-readable reason: the `problem` of a `registration.Reason`, or "failed" or "ended"."""
         self.collides = collides
         """Name of the registered object that the new one resembles, or empty."""
 

@@ -55,7 +55,7 @@ Picture: TypeAlias = "npt.NDArray[Any] | str | os.PathLike[str] | Image.Image"
 def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """Read a picture file as viewers display it.
 
-    It is rotated as its EXIF data say, transparent parts become white, and 16 bits become 8.
+    It is rotated according to its EXIF data, transparent parts become white, and 16 bits become 8.
 
     Args:
         path: any format that Pillow supports.
@@ -132,7 +132,7 @@ def read_photograph(path: str | os.PathLike[str], side: int) -> npt.NDArray[np.u
 def read_uploaded_picture(data: bytes, side: int, name: str = "the picture") -> npt.NDArray[np.uint8]:
     """Read an uploaded picture in bounded memory and time, whatever it contains.
 
-    Its header is checked before it is decoded, and it is reduced at once. Of an animation, the first frame is read.
+    Its header is checked before it is decoded, and it is reduced immediately. Of an animation, the first frame is read.
 
     Args:
         data: content of the file.

@@ -85,7 +85,7 @@ class Recognizer:
             BundleNotFound, BundleError: the bundle does not exist or is damaged.
             RuntimeNotInstalled, EncoderError: no runtime can run the encoder.
             SettingsError: the bundle has neither a threshold nor enough impostors for the rate, the threshold is not a
-                probability, or an encoder came without head or threshold.
+                probability, or an encoder was passed without head or threshold.
         """
         if threshold is not None and not 0.0 <= threshold <= 1.0:
             raise SettingsError(f"a threshold is a probability from 0 to 1, not {threshold}")

@@ -82,8 +82,8 @@ class ModelSettings(Record):
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     """Threads of the runtime. One is enough for small encoders and leaves the other cores to the camera and the system."""
     trusted_keys: tuple[str, ...] = ()
-    """Public keys, lines such as `ssh-ed25519 AAAA… release@example`. With one, a model that is not shipped with the program
-    has to be signed with one of them (`python -m export sign`). Needs the program `ssh-keygen`."""
+    """Public keys, lines such as `ssh-ed25519 AAAA… release@example`. If there are any, a model that is not shipped with the
+    program has to be signed with one of them (`python -m export sign`). Needs the program `ssh-keygen`."""
 
     def __post_init__(self) -> None:
         for number, line in enumerate(self.trusted_keys):
@@ -150,8 +150,8 @@ class RecognitionSettings(Record):
     seen_interval_s: Annotated[float, Meta(ge=0, le=86400)] = 10.0
     """Seconds between `seen` events while an object stays. 0: no such events."""
     regions_per_frame: Annotated[int, Meta(ge=1, le=8)] = 1
-    """With `[[regions]]`, the maximum number of encoder runs for each frame. Regions take turns; one in which nothing is new
-    loses its turn. With 1, several regions cost as much as one, and each is looked at less often."""
+    """With `[[regions]]`, the maximum number of encoder runs for each frame. Regions take turns; one without anything new is
+    skipped. With 1, several regions cost as much as one, and each is processed less often."""
 
     def __post_init__(self) -> None:
         if self.appear_frames > self.window_frames:
@@ -178,7 +178,7 @@ class SurroundingsSettings(Record):
 
 
 class RegionSettings(Record):
-    """A place in the picture that is watched by itself, with events of its own.
+    """A place in the picture that is watched separately, with events of its own.
 
     Each place needs a table `[[regions]]`, and there are eight at most. They may overlap. Without any, the whole picture is
     watched, or the regions that were drawn in the dashboard. The button registers in the first region. Options that are not
@@ -186,8 +186,8 @@ class RegionSettings(Record):
     """
 
     name: str
-    """Name in events, topics and metrics: letters, digits, spaces, - and _, 32 characters at most. No other region may have
-    it, in upper or lower case."""
+    """Name in events, topics and metrics: letters, digits, spaces, - and _, 32 characters at most. Unique among the
+    regions, ignoring case."""
     box: RegionBox
     """Left, top, width and height, as fractions of the rotated picture. Width and height are at least 0.05."""
     focus: FocusName | None = None
@@ -275,7 +275,7 @@ class RegistrationSettings(Record):
     """A press within this time after "saved" adds a view to the object just registered."""
     min_sharpness: Annotated[float, Meta(ge=0, le=100)] = 22.0
     """Minimum sharpness of a good frame: the percentage of an edge's contrast between two neighboring points, with 128
-    points across the picture. Sharp strokes have 50, a sharp photo 30, a blurred one 10. 0: any."""
+    points across the picture. Sharp strokes have 50, a sharp photo 30, a blurred one 10. 0: no minimum."""
     min_brightness: Annotated[float, Meta(ge=0, le=255)] = 25.0
     """Mean brightness, 0 to 255, below which a frame with little contrast is too dark."""
     max_brightness: Annotated[float, Meta(ge=0, le=255)] = 250.0
@@ -283,7 +283,7 @@ class RegistrationSettings(Record):
     drawing on white paper has enough contrast."""
     max_motion: Annotated[float, Meta(ge=0, le=100)] = 25.0
     """Maximum difference between a good frame and the previous one, in percent of the variation within the picture. A shift
-    by a fiftieth of the picture gives about 20. 100: any."""
+    by a fiftieth of the picture gives about 20. 100: no limit."""
     collisions: Literal["refuse", "allow"] = "refuse"
     """Whether to refuse an object that looks like a registered one."""
     name_template: str = "object {number}"

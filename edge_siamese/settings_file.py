@@ -1,4 +1,4 @@
-"""The settings file: where it is found, how it is read, and which of its lines set what."""
+"""The settings file: where it is found, how it is read, and which line sets each option."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SettingsOrigin:
     digest: str
     """`Settings.digest` of the file when it was read."""
     problem: str = ""
-    """Why the file could not be read later; empty if it was not tried or succeeded."""
+    """Why the latest attempt to reload the file failed; empty if it did not."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def parse_settings(
     Args:
         text: TOML; bytes are UTF-8.
         source: the file's name, for errors.
-        base: directory at which relative paths start; None: the current one.
+        base: directory that relative paths refer to; None: the current one.
 
     Raises:
         SettingsError: see `load_settings`.
@@ -155,7 +155,7 @@ def parse_settings(
 
 
 def _read(file: Path) -> bytes:
-    """Read a settings file; raises SettingsError for what is not a file or too large."""
+    """Read a settings file; raises SettingsError if it is not a regular file or is too large."""
     mode = file.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
@@ -198,7 +198,7 @@ def _path_rule(hint: Any) -> str:
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is anything at a path, or may be in a directory that this user cannot search."""
+    """Whether a path exists, or may exist in a directory that this user cannot search."""
     try:
         path.lstat()
         return True

@@ -98,7 +98,7 @@ class FakeCamera:
         self.description = description
         self.closed = False
         self.holds: list[bool] = []
-        """Arguments of the calls of `hold_exposure`."""
+        """Arguments of the calls to `hold_exposure`."""
         self._frames = _numbered(frames) if callable(frames) else iter(frames)
         self._interval, self._clock, self._sleep = interval, clock, sleep
         self._number = 0

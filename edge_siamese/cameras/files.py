@@ -52,7 +52,7 @@ def _natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 class FilesCamera:
-    """A picture, a folder of pictures or a video, played at the pace of a camera.
+    """A picture, a folder of pictures or a video, played back at the rate of a camera.
 
     Each picture is one frame, at the rate of the settings. A video plays at its own speed without the frames beyond that
     rate. Pictures keep their size and colors; `recognition.imaging` prepares them for the encoder.
@@ -97,7 +97,7 @@ class FilesCamera:
             self.description = f"the folder {self._path}, {count} pictures"
             self._frames = self._repeat(self._folder_pictures)
         elif self._path.suffix.lower().lstrip(".") in PICTURE_SUFFIXES:
-            self._read_picture()  # a damaged picture is an error at once
+            self._read_picture()  # fail immediately if the picture is damaged
             self.description = f"the picture {self._path}"
             self._frames = self._repeat(self._picture)
         else:
@@ -183,7 +183,7 @@ class FilesCamera:
 
     def _video_pictures(self) -> Iterator[Picture]:
         if self._video is None:
-            # Seeking to the beginning instead fails where times go back.
+            # Seeking to the beginning fails in videos with timestamps that go backward.
             self._video = self._open_video()
         limit = RateLimit(1.0 / self._interval)
         timeline = Timeline(

@@ -33,7 +33,7 @@ def list_cameras() -> list[str]:
     try:
         from picamera2 import Picamera2
 
-        # USB cameras are listed too; picamera2 itself distinguishes them like this.
+        # USB cameras are listed too; this is how picamera2 itself distinguishes them.
         cameras = [info for info in Picamera2.global_camera_info() if "/usb" not in str(info.get("Id", ""))]
         return [str(info.get("Model", info.get("Id", "?"))) for info in cameras]
     except Exception:  # libcamera's bindings raise any exception if they do not match the system
@@ -259,7 +259,7 @@ def _create(cls: Any) -> Any:
 
 def _start_controls(supported: Any, settings: CameraSettings) -> dict[str, Any]:
     """Return the controls that the camera is started with."""
-    # By default a lens with autofocus rests at the focus for a room, in which a near object is blurred.
+    # By default, an autofocus lens rests at a distance at which near objects are blurred.
     focus = {"AfMode": AF_CONTINUOUS} if "AfMode" in supported else {}
     return _frame_duration(supported, settings.frame_rate, settings.timeout_s) | focus
 

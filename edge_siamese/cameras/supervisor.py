@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 Status = Literal["starting", "running", "stalled", "absent", "ended"]
 
 OPEN_SECONDS = 30.0
-"""Limit for opening a camera: a small board needs some seconds for its libraries alone."""
+"""Limit for opening a camera: a small board needs several seconds just for its libraries."""
 MARGIN_SECONDS = 1.0
 """Time that a capture may take beyond the camera's own limit before its thread counts as stuck."""
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
@@ -86,7 +86,7 @@ class FrameSource:
         timeout_s: the camera's own limit for a frame, in seconds.
         rate: maximum number of frames per second to return; the camera is always drained.
         clock: returns seconds, like `time.monotonic`.
-        on_change: called with one line when the camera runs, stalls, disappears or ends. It runs on whichever thread
+        on_change: called with one line when the camera starts, stalls, disappears or ends. It runs on whichever thread
             noticed the change, and must not block.
         wait: waits for an event for a number of seconds at most.
     """
@@ -230,7 +230,7 @@ class FrameSource:
             self._times.clear()
         self._changed.notify_all()
         if status == "running":
-            return f"the camera runs: {self._description}"
+            return f"the camera is running: {self._description}"
         if status == "ended":
             return f"the camera has ended: {reason}"
         verb = "has stalled" if status == "stalled" else "is unavailable"
@@ -249,7 +249,7 @@ class FrameSource:
                 return None
             self._description = camera.description
             worker.opened = self._clock()
-            self._limit = RateLimit(self._rate)  # accept its first frame at once
+            self._limit = RateLimit(self._rate)  # accept its first frame immediately
             self._changed.notify_all()
             return self._number
 

@@ -17,7 +17,7 @@ from edge_siamese.errors import CameraError
 from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.registry import CAMERAS
 
-# 4 is AVFMT_FLAG_NONBLOCK, which has no name among FFmpeg's options: a read returns at once instead of waiting for a
+# 4 is AVFMT_FLAG_NONBLOCK, which has no name among FFmpeg's options: a read returns immediately instead of waiting for a
 # camera that may never answer. `nobuffer`: frames that were read to detect the stream's format are dropped.
 NON_BLOCKING = "nobuffer+4"
 MAX_PIXEL_ASPECT = 10.0

@@ -1,4 +1,4 @@
-"""The checks of `edge-siamese config check`: what the daemon would report as a problem at its start.
+"""The checks of `edge-siamese config check`: what the daemon would report as a problem at startup.
 
 Each line is the one that the daemon prints. Nothing is created or changed. While a daemon is running, its socket, camera,
 panel and ports are in use and are not tried.
@@ -26,7 +26,7 @@ def find_problems(settings: Settings, *, running: bool) -> Iterator[str]:
     """Yield a line for each problem that the daemon would have.
 
     Args:
-        settings: to check.
+        settings: settings to check.
         running: whether a daemon is running at their socket.
     """
     if not running:
@@ -104,7 +104,7 @@ def _check_integration(spec: IntegrationSpec, settings: Settings, running: bool)
 
 
 def _with_limit(check: Callable[[], object]) -> None:
-    """Call a function that may hang; its thread ends with the process then."""
+    """Call a function that may hang; its thread then ends with the process."""
     failures: list[Exception] = []
 
     def run() -> None:

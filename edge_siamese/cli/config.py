@@ -1,4 +1,4 @@
-"""Commands on the settings file: check it, show the settings in effect, and show what differs."""
+"""Commands for the settings file: check it, show the settings in effect, and show differences."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check(options: argparse.Namespace) -> int:
             answer = request(settings.socket, "settings", timeout=SETTINGS_TIMEOUT_SECONDS)
             running = answer["file"] == str(read.file.absolute() if read.file else "")
         problems = [printable(problem) for problem in find_problems(settings, running=running)]
-    note = "; camera, panel and ports were not tried, since the daemon is running" if running else ""
+    note = "; camera, panel and ports were not tested, because the daemon is running" if running else ""
     if options.json:
         print_json(
             {"ok": not problems, "file": str(read.file or ""), "problems": problems, "running": running}
@@ -70,11 +70,11 @@ def show(options: argparse.Namespace) -> int:
     print_line(f"# state directory: {read.settings.state_directory}; control socket: {read.settings.socket}")
     table = ""
     for key, value in values.items():
-        owner, _, name = key.partition(".")
-        if owner != table:
-            table = owner
-            heading, _, place = table.partition("[")
-            print(f"\n[[{heading}]]" if place else f"\n[{heading}]")
+        new_table, _, name = key.partition(".")
+        if new_table != table:
+            table = new_table
+            heading, _, index = table.partition("[")
+            print(f"\n[[{heading}]]" if index else f"\n[{heading}]")
         line = f"#{name} is not set" if value is None else f"{name} = {format_toml(value)}"
         source = f"line {read.lines[key]}" if key in read.lines else "default"
         print_line(f"{line}  # {source}")
@@ -110,13 +110,13 @@ def diff(options: argparse.Namespace) -> int:
         print_line(f"{read.file or 'without a file, the settings'}: no difference from the defaults")
     for key, value in changed.items():
         line = f", line {read.lines[key]}" if key in read.lines else ""
-        print_line(f"  {key} = {_shown(value)} (default: {_shown(defaults.get(key))}{line})")
+        print_line(f"  {key} = {_format(value)} (default: {_format(defaults.get(key))}{line})")
     if used is None:
         print_line(f"no comparison with the daemon: {unreachable}")
     elif other:
         print_line("the running daemon uses other values; to apply the file: edge-siamese reload")
         for key, value in other.items():
-            print_line(f"  {key} = {_shown(value)} (file: {_shown(values.get(key))})")
+            print_line(f"  {key} = {_format(value)} (file: {_format(values.get(key))})")
     else:
         print("the running daemon uses the same values")
     return 0
@@ -145,8 +145,8 @@ def _used_by_daemon(settings: Settings) -> tuple[Mapping[str, Any] | None, str]:
     except EdgeSiameseError as error:
         return None, str(error)
     except (SchemaError, LookupError, TypeError):
-        return None, "the daemon is of another release"
+        return None, "the daemon runs another release"
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return "not set" if value is None else format_toml(value)

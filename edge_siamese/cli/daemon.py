@@ -1,4 +1,4 @@
-"""Commands on the daemon: run, status, events, doctor."""
+"""Commands for the daemon: run, status, events, doctor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge_siamese.cli.output import LogFormatter, json_text, print_json, print_l
 from edge_siamese.daemon.client import find_socket, request, stream
 from edge_siamese.daemon.client import reload as reload_daemon
 from edge_siamese.errors import ControlError, DaemonNotRunning, SettingsError, printable
-from edge_siamese.models import described
+from edge_siamese.models import describe_shipped
 from edge_siamese.settings_file import default_config, load_settings
 from edge_siamese.system.files import expand_path
 from edge_siamese.system.wall_clock import local_time, utc_now
@@ -64,7 +64,7 @@ def _status_lines(report: dict[str, Any]) -> dict[str, Any]:
     lines = {"now": report["line"]}
     if model:
         lines["model"] = f"{model['model_id']}, {model['precision']} on {model['runtime']}"
-        if origin := described(Path(model["bundle"])):
+        if origin := describe_shipped(Path(model["bundle"])):
             lines["model"] += f"; {origin}"
         lines["threshold"] = f"p >= {model['threshold']:.4f} ({model['threshold_source']})"
     else:
@@ -202,8 +202,8 @@ def _log_to_stderr() -> None:
 def _separate_stderr() -> None:
     """Give `sys.stderr` a descriptor of its own.
 
-    To discard the output of a library, descriptor 2 is redirected for a moment; log lines of other threads must not get
-    lost then.
+    To discard the output of a library, descriptor 2 is redirected briefly; log lines of other threads must not be lost
+    meanwhile.
     """
     old = sys.stderr
     with suppress(OSError, ValueError, AttributeError):  # there is none, or it is closed
@@ -218,5 +218,5 @@ class _Priorities(LogFormatter):
         number = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}.get(
             record.levelno, 3
         )
-        # The journal takes each line as a message.
+        # The journal treats each line as a separate message.
         return "\n".join(f"<{number}>{line}" for line in super().format(record).split("\n"))

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flush_output()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of the pipe, such as `head`, has gone
+    except BrokenPipeError:  # the reader of the pipe, such as `head`, has closed it
         discard_output()
         return 1
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Commands on bundles and models: inspect, test, compare, recognize, embed, measure, install."""
+"""Commands for bundles and models: inspect, test, compare, recognize, embed, measure, install."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_siamese.cli.output import print_json, print_line, print_pairs, print_t
 from edge_siamese.daemon.client import NOT_RUNNING, Installation, find_installation, reload
 from edge_siamese.errors import ImageError, ModelError, RuntimeNotInstalled, SettingsError, SupportError
 from edge_siamese.events import counted
-from edge_siamese.models import described, names, resolve, shipped
+from edge_siamese.models import describe_shipped, names, resolve, shipped
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModel, InstalledModels
 from edge_siamese.models.manifest import default_threshold, threshold_origin
@@ -47,7 +47,7 @@ def info(options: argparse.Namespace) -> int:
     shape, embedding, head = "x".join(map(str, manifest.input.shape)), manifest.embedding, manifest.head
     print_pairs(
         {
-            "model": "; ".join(filter(None, (manifest.model_id, described(bundle.path)))),
+            "model": "; ".join(filter(None, (manifest.model_id, describe_shipped(bundle.path)))),
             "created": manifest.created,
             "signature": signature,
             "encoder": f"{manifest.encoder.name}, {manifest.encoder.parameters:,} parameters, "
@@ -373,7 +373,7 @@ def list_(options: argparse.Namespace) -> int:
         print_line(f"the settings name {configured}, which is used")
     elif not installed:
         used = models.used()
-        hint = f"using {described(used)}" if used else "install one: edge-siamese model install BUNDLE"
+        hint = f"using {describe_shipped(used)}" if used else "install one: edge-siamese model install BUNDLE"
         print_line(f"no model is installed; {hint}")
     return 0
 

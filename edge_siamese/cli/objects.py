@@ -1,4 +1,4 @@
-"""Commands on the objects, carried out by the daemon."""
+"""Commands for the objects, carried out by the daemon."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _print_regions(_: str, result: dict[str, Any]) -> None:
 
 def _print_surroundings(_: str, result: dict[str, Any]) -> None:
     if not result["enabled"]:
-        print("the surroundings are not learned: see [surroundings] in the settings")
+        print("learning of the surroundings is off: see [surroundings] in the settings")
         return
     print_line(f"the camera has seen {counted(result['scenes'], 'scene')} without a registered object")
     if not result["objects"]:

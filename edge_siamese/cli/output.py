@@ -29,7 +29,7 @@ class LogFormatter(logging.Formatter):
 
 
 def prepare_output() -> None:
-    """Make standard output and standard error accept every text; a closed one discards it."""
+    """Make standard output and standard error accept any text; output to a closed one is discarded."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -43,7 +43,7 @@ def flush_output() -> None:
 
     Raises:
         EdgeSiameseError: a disk is full or fails. What is left is discarded.
-        BrokenPipeError: nobody reads the pipe any more.
+        BrokenPipeError: the reader has closed the pipe.
     """
     try:
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Changes of options in the text of a settings file: comments, order and all other lines are kept."""
+"""Edits options in the text of a settings file, and keeps comments, order and all other lines."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _HEADER = re.compile(r"\s*\[\s*([\w-]+)\s*\]\s*(#.*)?$")
 def set_options(text: str, changes: Mapping[str, Any]) -> str:
     """Set options in TOML text.
 
-    An option that the file sets gets the new value at its place; one that is commented out (`#kind = "auto"`) is set there.
-    Other options go to the start of their table, and missing tables to the end of the text.
+    An option that the file sets is replaced in place, and so is one that is commented out (`#kind = "auto"`). Other options
+    are added at the start of their table, and missing tables at the end of the text.
 
     Args:
         text: TOML that can be parsed.
         changes: values by dotted key, such as `camera.kind`.
 
     Raises:
-        SettingsError: an option is written in a way that is not understood here, such as an inline table.
+        SettingsError: an option is written in a form that is not supported, such as an inline table.
     """
     expected = parse_toml(text)
     lines = text.splitlines()
@@ -38,10 +38,10 @@ def set_options(text: str, changes: Mapping[str, Any]) -> str:
             _set_line(lines, table, name, f"{name} = {format_toml(value)}")
     changed = "".join(f"{line}\n" for line in lines)
     try:
-        done = tomllib.loads(changed) == expected
+        succeeded = tomllib.loads(changed) == expected
     except tomllib.TOMLDecodeError:
-        done = False
-    if not done:
+        succeeded = False
+    if not succeeded:
         wanted = ", ".join(f"{key} = {format_toml(value)}" for key, value in changes.items())
         raise SettingsError(
             f"the file cannot be changed automatically; set these options in an editor: {wanted}"

@@ -90,7 +90,7 @@ class Daemon(Protocol):
         """The file with the regions that were drawn in the dashboard."""
 
     def set_regions(self, regions: tuple[RegionSettings, ...]) -> None:
-        """Watch and save other regions; on the thread that owns engine and store."""
+        """Replace and save the watched regions; on the thread that owns engine and store."""
 
     def unused_parts(self) -> list[dict[str, Any]]:
         """Describe the parts that are not used, as JSON values; on the thread that owns engine and store."""
@@ -119,7 +119,7 @@ class Client(Protocol):
         """Send a line without waiting; raises `ClientGone`."""
 
     def delivered(self, timeout: float) -> bool:
-        """Wait until all lines are sent or the client has gone; False if that takes longer."""
+        """Wait until all lines are sent or the client has disconnected; False if that takes longer."""
 
 
 class SilentClient:
@@ -216,7 +216,7 @@ class DaemonApi:
 
     @property
     def config(self) -> Path | None:
-        """The file of the settings; None for the default places."""
+        """The file of the settings; None for the default locations."""
         return self._daemon.config
 
     @property
@@ -261,7 +261,7 @@ class DaemonApi:
         return self.call(self._daemon.report, timeout)
 
     def events(self, count: int, follow: bool, client: Client) -> list[dict[str, Any]] | None:
-        """Return the latest events; with `follow`, send them and new ones until the client goes."""
+        """Return the latest events; with `follow`, send them and new ones until the client disconnects."""
         if not follow:
             return [event.to_dict() for event in self.bus.latest(count)]
         if not self._followers.acquire(blocking=False):
@@ -312,7 +312,7 @@ class DaemonApi:
         }
 
     def set_regions(self, regions: tuple[RegionSettings, ...]) -> dict[str, Any]:
-        """Watch other regions; returns them as `list_regions` does."""
+        """Replace and save the watched regions; returns them as `list_regions` does."""
         self.call(lambda: self._daemon.set_regions(regions))
         return self.list_regions()
 
@@ -392,8 +392,8 @@ class DaemonApi:
             view: add a view to a registered object.
             force: register even if it looks like another object.
             pictures: to register from instead of frames, uint8 (h, w) or (h, w, 3).
-            region: whose frames are used; None for the first one.
-            client: receives `{"progress": ...}` for each frame; a registration continues when it has gone.
+            region: region to take frames from; None for the first one.
+            client: receives `{"progress": ...}` for each frame; a registration continues when it disconnects.
 
         Raises:
             Refused: nothing was saved; the message says why.
@@ -439,7 +439,7 @@ class DaemonApi:
             send(item)
 
     def gesture(self, gesture: str) -> Line:
-        """Do what a gesture on the button does; light and events report the result."""
+        """Simulate a gesture on the button; the LED and events report the result."""
         self.with_engine(lambda engine: engine.gesture(Gesture(gesture), self.now))
         return Line(f"{gesture}: done; the result is reported by events")
 
@@ -457,7 +457,7 @@ class DaemonApi:
     # --- commands: surroundings ---
 
     def surroundings(self) -> SurroundingsReport:
-        """Describe how near the camera's surroundings come to each object."""
+        """Describe how close the camera's surroundings come to each object."""
         return self.with_engine(lambda engine: engine.surroundings_report())
 
     def clear_surroundings(self) -> Line:
@@ -502,7 +502,7 @@ class DaemonApi:
                     client.send({"chunk": base64.b64encode(chunk).decode("ascii")})
                     while not client.delivered(1.0):  # one chunk at a time, or memory would hold them all
                         if not client.open:
-                            raise ClientGone("the client has gone")
+                            raise ClientGone("the client has disconnected")
         return result
 
     def upload(self, chunk: bytes, upload: str | None = None) -> dict[str, str]:
@@ -546,11 +546,11 @@ class DaemonApi:
         return self.with_engine(latest)
 
     def export_to(self, path: Path) -> int:
-        """Write all objects to an archive, while the engine goes on; returns their number."""
+        """Write all objects to an archive, while the engine keeps running; returns their number."""
         return self.with_engine(lambda engine: engine.store).export_archive(path)
 
     def import_(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
-        """Add the objects of an archive, while the engine goes on; returns what was imported, as JSON values."""
+        """Add the objects of an archive, while the engine keeps running; returns what was imported, as JSON values."""
         store = self.with_engine(lambda engine: engine.store)
         imported = store.import_archive(path, on_conflict)
 
@@ -590,7 +590,7 @@ def _pixels(picture: EncodedPicture | Picture) -> Picture:
 
 
 def follow_events(bus: EventBus, client: Client, replay: int) -> None:
-    """Send every event to a client, until it goes or the daemon ends.
+    """Send every event to a client until it disconnects or the daemon stops.
 
     A slow client gets `{"event": {"kind": "lost", "count": 3, ...}}` in place of the events that it has missed.
     """

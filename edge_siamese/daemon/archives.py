@@ -72,7 +72,7 @@ class Uploads:
         """Append a chunk to an upload, or start a new one; returns its id.
 
         Raises:
-            ControlError: there is no such upload, too many or too large ones, or no room on the disk. An upload
+            ControlError: there is no such upload, too many or too large ones, or not enough disk space. An upload
                 that cannot be completed is deleted.
         """
         if upload is None:

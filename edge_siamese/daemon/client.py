@@ -142,7 +142,7 @@ def find_installation(
         if read is None:
             raise unreadable from None
         expected = isinstance(error, EdgeSiameseError)
-        return Installation(read, file, str(error) if expected else "the daemon is of another release")
+        return Installation(read, file, str(error) if expected else "the daemon runs another release")
     same_file = file is not None and file.absolute() == origin
     if read is None:
         if given and not same_file:
@@ -153,7 +153,7 @@ def find_installation(
     if given and used.state_directory != read.state_directory:
         raise SettingsError(
             f"the daemon at {socket} uses {used.state_directory}, and {file} names {read.state_directory}: "
-            f"give its settings (--config {origin}), or restart it"
+            f"pass its settings (--config {origin}), or restart it"
         )
     difference = ""
     if (given or same_file) and digest != read.digest:

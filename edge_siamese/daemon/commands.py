@@ -118,7 +118,7 @@ def _downscale(pixels: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uin
 
 
 def argument(description: str, **command_line: Any) -> Meta:
-    """Describe a field; `command_line` may say `positional=True`, `metavar="FILE"` or `option="--picture"`."""
+    """Describe a field; `command_line` may contain `positional=True`, `metavar="FILE"` or `option="--picture"`."""
     return Meta(description=description, extra=command_line)
 
 
@@ -395,7 +395,7 @@ COMMANDS = (
     Command(
         "set-regions",
         SetRegionsArguments,
-        "Watch other regions, and keep them.",
+        "Replace and save the watched regions.",
         "set_regions",
         SOCKET_HTTP,
         http="PUT /regions",
@@ -501,7 +501,7 @@ COMMANDS = (
     Command(
         "undo",
         UndoArguments,
-        "Undo the last change of the objects.",
+        "Undo the last change to the objects.",
         "undo",
         EVERYONE,
         http="POST /undo",
@@ -557,7 +557,7 @@ COMMANDS = (
     Command(
         "button",
         GestureArguments,
-        "Do what a gesture on the button does.",
+        "Simulate a gesture on the button.",
         "gesture",
         SOCKET_HTTP,
         http="POST /button",

@@ -46,7 +46,7 @@ LOG = logging.getLogger(__name__)
 class ControlConnection:
     """A connection to a client, as handlers use it: `client.send({"progress": "3 of 5"})`.
 
-    A thread of its own writes, so a slow client blocks no other. A client with 256 unread lines is disconnected.
+    A separate thread writes, so a slow client blocks no other. A client with 256 unread lines is disconnected.
     """
 
     source = "command"
@@ -73,27 +73,27 @@ class ControlConnection:
         """Send a line before the reply; from any thread, without blocking.
 
         Raises:
-            ClientGone: the client has gone.
+            ClientGone: the client has disconnected.
         """
         encoded = encode_line(line)
         if not self.open:
-            raise ClientGone("the client has gone")
+            raise ClientGone("the client has disconnected")
         self._put(encoded, MAX_LINES)
 
     def reply(self, line: bytes) -> None:
         """Send the reply, and wait until it is sent.
 
         Raises:
-            ClientGone: the client has gone.
+            ClientGone: the client has disconnected.
         """
         self._put(line, MAX_LINES + 1)
         while not self.delivered(1.0):
             pass
         if self._gone:
-            raise ClientGone("the client has gone")
+            raise ClientGone("the client has disconnected")
 
     def delivered(self, timeout: float) -> bool:
-        """Wait until all lines are sent or the client has gone; returns False after `timeout` seconds."""
+        """Wait until all lines are sent or the client has disconnected; returns False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: self._gone or (not self._lines and not self._sending), timeout
@@ -108,7 +108,7 @@ class ControlConnection:
             self._connection.shutdown(socket.SHUT_RD)
 
     def disconnect(self) -> None:
-        """Disconnect at once; may be called twice, from any thread."""
+        """Disconnect immediately; may be called twice, from any thread."""
         self._set_gone()
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
@@ -116,7 +116,7 @@ class ControlConnection:
     def close(self) -> None:
         """Disconnect and close the socket; only for the thread that reads from it."""
         self.disconnect()
-        self._writer.join()  # a send fails at once after the shutdown
+        self._writer.join()  # a send fails immediately after the shutdown
         self._connection.close()
 
     def _put(self, line: bytes, limit: int) -> None:
@@ -125,7 +125,7 @@ class ControlConnection:
                 LOG.warning("a client of the control socket is too slow; disconnecting it")
                 self._gone = True
             if self._gone:
-                raise ClientGone("the client has gone")
+                raise ClientGone("the client has disconnected")
             self._lines.append(line)
             self._changed.notify_all()
 
@@ -159,7 +159,7 @@ Handler = Callable[[dict[str, Any], ControlConnection], Any]
 
 
 class ControlServer:
-    """Serves the control socket; each connection has a thread of its own.
+    """Serves the control socket; each connection has its own thread.
 
     with ControlServer(settings.socket, handler):
         ...
@@ -258,7 +258,7 @@ class ControlServer:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip()
-            raise ControlError(f"another daemon runs: pid {pid or 'unknown'} at {self.path}") from None
+            raise ControlError(f"another daemon is running: pid {pid or 'unknown'} at {self.path}") from None
         _check_free(self.path)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
@@ -379,7 +379,7 @@ class ControlServer:
         """Reply to a request.
 
         Raises:
-            ClientGone: the client has gone.
+            ClientGone: the client has disconnected.
             ControlError: the line is not a request.
         """
         request = _request(line)
@@ -418,7 +418,7 @@ def _check_free(path: Path) -> None:
     if path.exists() and not path.is_socket():
         raise ControlError(f"{path} exists and is not a socket")
     if listening := _listening(path):
-        raise ControlError(f"another daemon runs: {listening} at {path}")
+        raise ControlError(f"another daemon is running: {listening} at {path}")
 
 
 def _temporary(path: Path) -> Path:

@@ -200,7 +200,7 @@ class Engine:
         raise ControlError(f'there is no region "{printable(name)}"; regions: {names}')
 
     def use_regions(self, regions: tuple[RegionSettings, ...], now: float) -> None:
-        """Watch other regions. Those that stay as they are keep their sightings; the sightings of all others end.
+        """Replace the watched regions. Unchanged regions keep their sightings; the sightings of all others end.
 
         Args:
             regions: valid together.
@@ -258,7 +258,7 @@ class Engine:
 
     def _build(self, entries: Sequence[SupportEntry]) -> None:
         for rule in self._rules.values():
-            rule.untightened, rule.threshold = rule.acceptance.build_support(
+            rule.base_support, rule.threshold = rule.acceptance.build_support(
                 entries, self.encoder.dimensions, self.head
             )
         self._apply_surroundings()
@@ -266,7 +266,7 @@ class Engine:
     def _apply_surroundings(self) -> None:
         for rule in self._rules.values():
             if self.surroundings is None:
-                rule.support = rule.untightened
+                rule.support = rule.base_support
             else:
                 self.surroundings.apply_to(rule)
 
@@ -325,7 +325,7 @@ class Engine:
         return True
 
     def _store_changed(self) -> None:
-        """Reload the support set after a change. The change is on the disk, so a failed read is only logged and retried."""
+        """Reload the support set after a change. The change is on disk, so a failed read is only logged and retried."""
         try:
             self.refresh()
             self._stale = False
@@ -347,7 +347,7 @@ class Engine:
     # --- surroundings ---
 
     def surroundings_report(self) -> SurroundingsReport:
-        """Describe how near the camera's surroundings come to each object, by the rule of `[recognition]`."""
+        """Describe how close the camera's surroundings come to each object, by the rule of `[recognition]`."""
         learner = self.surroundings
         return SurroundingsReport(False, 0, ()) if learner is None else learner.report(self._rule)
 
@@ -372,7 +372,7 @@ class Engine:
     # --- frames ---
 
     def process_frame(self, frame: Frame, waited: float = 0.0) -> None:
-        """Add a frame to the registration in progress, else recognize what it shows.
+        """Add a frame to the registration in progress, or recognize what it shows.
 
         Args:
             frame: the latest frame.
@@ -562,8 +562,8 @@ class Engine:
         except SupportError:
             return None
 
-    def _saved(self, known: StoredObject, now: float) -> None:
-        self._registered = known.uid, now
+    def _saved(self, stored: StoredObject, now: float) -> None:
+        self._registered = stored.uid, now
         self._store_changed()
 
     # --- changes ---
@@ -624,11 +624,11 @@ class Engine:
         self._signal(Signal.UNDONE)
         self._registered = None
         self._store_changed()
-        known = self._find(undone.uid) if undone.uid else None
-        if known is None and undone.uid:
+        stored = self._find(undone.uid) if undone.uid else None
+        if stored is None and undone.uid:
             self._object_removed(undone.uid)
-        elif known is not None:
-            self._renamed(known.uid, known.name)
+        elif stored is not None:
+            self._renamed(stored.uid, stored.name)
         self._publish(Event("undone", undone.text, data={"uid": undone.uid, "name": undone.name}))
         return undone.text
 
@@ -646,12 +646,12 @@ class Engine:
         """
         recognized = [region.state.last for region in self.regions if region.state.last]
         last = max(recognized, key=lambda one: one.frame.time, default=None)
-        known = self._find(last.uid) if last and now - last.frame.time <= REJECT_WITHIN_SECONDS else None
-        if last is None or known is None:
+        stored = self._find(last.uid) if last and now - last.frame.time <= REJECT_WITHIN_SECONDS else None
+        if last is None or stored is None:
             self._signal(Signal.NOTHING_TO_UNDO)
             raise ControlError("nothing was recognized recently that could be wrong")
         if name is not None and self.object(name).uid != last.uid:
-            raise ControlError(f'"{known.name}" was recognized last, not "{name}"')
+            raise ControlError(f'"{stored.name}" was recognized last, not "{name}"')
         pixels, to = last.frame.pixels, self.encoder.preprocessing
         crop = make_crop(pixels, to, self.settings.registration.crop_side)
         return self._keep_negative(
@@ -680,10 +680,10 @@ class Engine:
         self, uid: str, embedding: Floats, crop: Bytes, picture: Bytes, actual: str | None
     ) -> StoredObject:
         """Keep a rejected view: `crop` in the store, and `picture`, which may be larger, for training."""
-        shown = Actual.of(self.store, uid, actual)
+        label = Actual.of(self.store, uid, actual)
         crops = (crop,) if self.settings.registration.keep_crops else ()
         saved = self.store.add_negative(uid, NewView(embedding, crops, "wrong"))
-        if problem := self.mistakes.keep(self.store, saved.uid, picture, shown):
+        if problem := self.mistakes.keep(self.store, saved.uid, picture, label):
             self._publish(problem_event("store", problem))
         self._signal(Signal.NEGATIVE_SAVED)
         self._store_changed()

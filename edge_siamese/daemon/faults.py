@@ -204,7 +204,7 @@ class FaultHandler:
 
 
 class FailureLog:
-    """Errors by the part that they concern: each is logged once, with a traceback if it is unforeseen."""
+    """Errors by the part that they concern: each is logged once, with a traceback if it is unexpected."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

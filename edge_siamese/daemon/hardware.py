@@ -153,7 +153,7 @@ class Hardware:
             self._publish(
                 problem_event("panel", f"no button and no LED: {problem}")
                 if problem
-                else Event("panel", "the panel works")
+                else Event("panel", "the panel is working")
             )
         state = self.state
         if state is None:
@@ -164,7 +164,7 @@ class Hardware:
         was_down = self._reported_state.startswith(("stalled", "absent"))
         self._reported_state = current
         if state.status == "running":
-            self._publish(Event("camera", f"the camera runs: {state.description}"))
+            self._publish(Event("camera", f"the camera is running: {state.description}"))
         elif self.camera_down:
             self._publish(problem_event("camera", f"no frames: {state.reason}", status=state.status))
         elif state.status == "ended":

@@ -28,7 +28,7 @@ MAX_PAST_EVENTS = 5000
 
 
 class Integration(Protocol):
-    """An optional service of the daemon; works on threads of its own."""
+    """An optional service of the daemon; works in its own threads."""
 
     def start(self) -> None:
         """Start it.
@@ -169,7 +169,7 @@ class Integrations:
             for slot in self._slots:
                 self._update(slot, settings)
             with self._changed:
-                # New settings arrived meanwhile: continue at once.
+                # New settings arrived meanwhile: continue immediately.
                 if not self._closing and self._settings is settings:
                     self._changed.wait(self._pause())
 

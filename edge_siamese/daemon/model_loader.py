@@ -30,7 +30,7 @@ from edge_siamese.errors import (
     SupportError,
     describe_error,
 )
-from edge_siamese.models import default, described, resolve
+from edge_siamese.models import default, describe_shipped, resolve
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.models.selftest import self_test
@@ -111,7 +111,7 @@ def loading_current_model(
     except ModelError as error:
         if shipped is None:
             raise
-        path, line = None, f"{error}; using {described(shipped)} instead"
+        path, line = None, f"{error}; using {describe_shipped(shipped)} instead"
     if line:
         report(line)
     if shipped is not None and path is not None and quarantined(path):
@@ -131,7 +131,7 @@ def _loading_installed(
     if path is None:
         if shipped is None:
             raise ModelError("no model is installed: edge-siamese model install BUNDLE")
-        LOG.info("no model is installed; using %s", described(shipped))
+        LOG.info("no model is installed; using %s", describe_shipped(shipped))
         return (yield from _load_tested(shipped, settings, models, installed=False))
     try:
         return (yield from _load_tested(path, settings, models, installed=True))
@@ -141,7 +141,7 @@ def _loading_installed(
         if shipped is not None and models.is_last(path):
             with suppress(EdgeSiameseError):  # if that one fails too, the first error is reported
                 loaded = yield from _load_tested(shipped, settings, models, installed=False)
-                line = f"{path.name} does not work ({error}); using {described(shipped)} instead"
+                line = f"{path.name} does not work ({error}); using {describe_shipped(shipped)} instead"
                 report(line)
                 return replace(loaded, problem=line)
         line = models.reject(str(error), path)

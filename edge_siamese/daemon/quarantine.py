@@ -132,7 +132,7 @@ class Quarantine:
         """All parts, in the order in which they failed."""
 
     def add(self, part: Part) -> None:
-        """Put a part into quarantine; if there is no more room, the whole store in place of objects and views."""
+        """Put a part into quarantine; if the quarantine is full, the whole store replaces objects and views."""
         others = tuple(known for known in self.parts if known.id != part.id)
         if len(others) >= MAX_PARTS:
             others = tuple(known for known in others if known.kind not in ("object", "view", "store"))
@@ -222,8 +222,8 @@ def failing_items(items: Sequence[T], works: Callable[[list[T]], bool]) -> list[
 
     Args:
         items: all of them.
-        works: whether it works with these items; it does with none. An item that fails together with others only
-            is one of them, if it comes later.
+        works: whether it works with these items; it does with none. If items fail only in combination, the last of
+            them is found.
     """
     kept: list[T] = []
     bad: list[T] = []

@@ -29,7 +29,7 @@ class Rule:
     """The registered objects, with their limits under this rule."""
     threshold: float
     """The general threshold, a probability; it follows from the registered objects."""
-    untightened: SupportSet
+    base_support: SupportSet
     """The registered objects, without the limits that follow from the surroundings."""
 
 
@@ -50,7 +50,7 @@ class Region:
     settings: RegionSettings | None
     """None: the whole picture."""
     gap_s: float
-    """After so many seconds without a frame, all objects left."""
+    """After this many seconds without a frame, all objects have left."""
     rule: Rule
     focus: Focus
     tracker: Tracker
@@ -112,7 +112,7 @@ class Regions:
     """The watched regions and whose turn it is.
 
     Args:
-        settings: of the daemon.
+        settings: settings of the daemon.
         to: the encoder's input.
         rule_for: returns the rule for settings of recognition.
         former: regions to take over, with their state, if nothing about them changes.

@@ -78,7 +78,7 @@ class RegistrationResult:
     object: StoredObject | None = None
     """The object as it is now; None if nothing was saved."""
     reason: str = ""
-    """Reason of a refusal: the text of a `registration.Reason`, or "failed" or "ended"."""
+    """Reason of a refusal: the `problem` of a `registration.Reason`, or "failed" or "ended"."""
     collides: str = ""
     """The registered object that it looks like."""
 
@@ -264,20 +264,20 @@ class RegistrationSessions:
         view = replace(outcome, source=request.source)
         kind: Kind
         if request.target is None:
-            known = self._store.register(request.name, view, self.settings.name_template)
-            kind, text, led_signal = "registered", f'"{known.name}" is registered', Signal.SAVED
+            stored = self._store.register(request.name, view, self.settings.name_template)
+            kind, text, led_signal = "registered", f'"{stored.name}" is registered', Signal.SAVED
         else:
-            known = self._store.add_view(request.target, view)
+            stored = self._store.add_view(request.target, view)
             kind, text, led_signal = (
                 "view added",
-                f'"{known.name}" has {known.views} views now',
+                f'"{stored.name}" has {stored.views} views now',
                 Signal.VIEW_SAVED,
             )
-        # Only now: the change is on the disk.
+        # Only now: the change is on disk.
         self._signal(led_signal)
-        self._publish(Event(kind, text, data=object_data(known, **request.origin)))
-        self._saved(known, now)
-        return RegistrationResult(True, text, known)
+        self._publish(Event(kind, text, data=object_data(stored, **request.origin)))
+        self._saved(stored, now)
+        return RegistrationResult(True, text, stored)
 
     def _refuse(
         self, result: RegistrationResult, signal: Signal, request: RegistrationRequest
@@ -307,9 +307,9 @@ class RegistrationSessions:
         self._progress.end(saved=result.saved, text=result.text, uid=uid)
 
 
-def object_data(known: StoredObject, **more: Any) -> dict[str, Any]:
+def object_data(stored: StoredObject, **more: Any) -> dict[str, Any]:
     """Return the data of an event about an object."""
-    return {"uid": known.uid, "name": known.name, "views": known.views, **more}
+    return {"uid": stored.uid, "name": stored.name, "views": stored.views, **more}
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,8 +53,8 @@ LOOP_SECONDS = 0.05
 READY_SECONDS = 5.0
 """A daemon that is still re-embedding objects reports that it is ready after this time, since it answers requests."""
 STATUS_SECONDS = 1.0
-MAX_NEAR_OBJECTS = 5
-"""Objects in the status that the surroundings come near."""
+MAX_CLOSE_OBJECTS = 5
+"""Objects in the status that the surroundings come too close to."""
 
 
 class Service:
@@ -72,7 +72,7 @@ class Service:
 
         Args:
             settings: the initial settings.
-            config: the file they are reloaded from; None for the default places.
+            config: the file they are reloaded from; None for the default locations.
             notifier: the connection to systemd.
             clock: returns seconds, on the clock of `Frame.time` and of button edges.
         """
@@ -185,7 +185,7 @@ class Service:
         return SavedRegions(self.settings.state_directory).path
 
     def set_regions(self, regions: tuple[RegionSettings, ...]) -> None:
-        """Watch other regions, and save them for the next start.
+        """Replace the watched regions, and save them for the next start.
 
         Raises:
             ControlError: the settings have regions, or these ones contradict the settings.
@@ -233,7 +233,7 @@ class Service:
             self.sounds = SoundPlayer(self.settings.sound)
             self._use(self._with_saved_regions(self.settings))
             self.faults.use_settings(self.settings.digest)
-            self._follow_consent(self.settings)
+            self._apply_consent(self.settings)
             self.faults.begin(InstalledModels(self.settings.models))
             self.faults.guard("panel", "panel", self.hardware.open_panel)
             self.faults.guard("settings", "integrations", lambda: self.integrations.apply(self.settings))
@@ -244,7 +244,7 @@ class Service:
             self.faults.end()
             return status or EXIT_OK
         except Exception:
-            LOG.exception("the daemon stops after an unexpected error")
+            LOG.exception("the daemon is stopping after an unexpected error")
             raise
         finally:
             self._close(control)
@@ -372,11 +372,9 @@ class Service:
         self.loader.cancel()
         self._notifier.stopping()
         if engine := self.engine:
-            self.faults.guard(
-                "model", "registration", engine.registrations.cancel
-            )  # its client gets an answer
+            self.faults.guard("model", "registration", engine.registrations.cancel)  # its client gets a reply
             self.faults.guard("store", "surroundings", engine.close)
-        self.bus.publish(Event("stopping", "the daemon stops"))
+        self.bus.publish(Event("stopping", "the daemon is stopping"))
         self._calls.close()
         self.sounds.close()
         # Before the bus, so that they can publish their last events.
@@ -402,7 +400,7 @@ class Service:
             self._apply(self._with_saved_regions(structs.replace(settings, paths=before.paths)))
             self.origin = SettingsOrigin(file, settings.digest)
             self.faults.use_settings(self.settings.digest)
-            self._follow_consent(self.settings)
+            self._apply_consent(self.settings)
             if settings.paths != before.paths:
                 self.bus.publish(Event("settings", "new paths take effect after a restart"))
             self.bus.publish(Event("settings", "the settings were read again"))
@@ -410,7 +408,7 @@ class Service:
             if not isinstance(error, SettingsError):
                 LOG.exception("the settings cannot be used")
             problem = describe_error(error)
-            # Also what the new settings changed before the error.
+            # This also reverts what the new settings changed before the error.
             self.faults.guard("settings", "previous settings", lambda: self._apply(before))
             self._use(before)
             self.origin = replace(self.origin, problem=problem)
@@ -438,7 +436,7 @@ class Service:
         if sinks is not None:
             self.bus.set_sinks(sinks)
 
-    def _follow_consent(self, settings: Settings) -> None:
+    def _apply_consent(self, settings: Settings) -> None:
         """Keep wrong recognitions for training, or delete those that were kept."""
         allowed = settings.training.collect_pictures
         self.faults.guard("settings", "pictures for training", lambda: self.mistakes.allow(allowed))
@@ -529,7 +527,7 @@ class Service:
 
 
 def _describe_surroundings(engine: Engine) -> dict[str, Any]:
-    """The state of the surroundings as JSON values, with the objects that they come near."""
+    """The state of the surroundings as JSON values, with the objects that they come too close to."""
     report = engine.surroundings_report()
     near = [{"name": item.name, "text": item.text} for item in report.objects if item.near]
-    return {"enabled": report.enabled, "scenes": report.scenes, "near": near[:MAX_NEAR_OBJECTS]}
+    return {"enabled": report.enabled, "scenes": report.scenes, "near": near[:MAX_CLOSE_OBJECTS]}

@@ -63,7 +63,7 @@ class SoundPlayer:
         return {"enabled": self.settings.enabled, "problem": self._problem}
 
     def close(self) -> None:
-        """Stop at once; what is playing is cut off."""
+        """Stop immediately; a sound that is playing is cut off."""
         with self._changed:
             self._closed = True
             self._waiting.clear()

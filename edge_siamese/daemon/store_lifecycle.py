@@ -1,4 +1,4 @@
-"""The life of the daemon's object store: opened for a model, repaired, backed up, and closed."""
+"""Lifecycle of the daemon's object store: opening, repair, backups and closing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPAIRED_SECONDS = 60.0
 BACKUP_SECONDS, LARGE_BACKUP_SECONDS = 60.0, 24 * 3600.0
 """Interval between backups of a changed store; a large store is copied rarely, as writes wear out the memory card."""
 MAX_REASONS, MAX_REPORTED_PARTS = 5, 100
-"""Damaged views that an event describes; and that the status lists."""
+"""Maximum number of damaged views described in an event, and listed in the status."""
 LARGE_STORE_BYTES = 64 * 2**20
 BACKUP_LIMIT_SECONDS = 20.0
 """Time limit of a backup, during which no frame is processed."""

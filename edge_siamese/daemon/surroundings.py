@@ -1,4 +1,4 @@
-"""Learns the surroundings of the camera from the engine's frames, and keeps them on the disk."""
+"""Learns the surroundings of the camera from the engine's frames, and keeps them on disk."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LOG = logging.getLogger(__name__)
 PENDING_SECONDS = 60.0
 """A scene is kept after this time, if nothing is registered meanwhile: it may be the object that is registered next."""
 UPDATE_SECONDS = 60.0
-"""Shortest time between two changes of the limits of objects."""
+"""Shortest time between two changes to the limits of objects."""
 WRITE_SECONDS = 1800.0
 """Shortest time between two writes of the file, which wear out the memory card: 13 MB a day at most. A power cut loses what
 was learned since the last one."""
 
 
 class ObjectSurroundings(Record, frozen=True):
-    """How near the surroundings come to an object."""
+    """How close the surroundings come to an object."""
 
     uid: str
     name: str
@@ -56,14 +56,14 @@ class SurroundingsReport(Record, frozen=True):
 
 
 class SurroundingsLearner:
-    """Learns scenes, and writes them to a file now and then; used from the engine's thread.
+    """Learns scenes, and writes them to a file occasionally; used from the engine's thread.
 
     Args:
         file: where they are kept.
         encoder: computes the embeddings. Scenes of another model are ignored.
         head: computes the distances.
-        same: the distance within which two pictures show one thing.
-        tighten: whether objects that the surroundings come near get a stricter limit.
+        same: the distance within which two pictures show the same thing.
+        tighten: whether objects that the surroundings come too close to get a stricter limit.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class SurroundingsLearner:
         self.add(state.sampler.add(embedding, is_known), now)
 
     def add_place(self, place: Floats | None) -> bool:
-        """Keep the empty place before an object came; returns whether it is another one. None: it is not certain."""
+        """Keep the empty place before an object came; returns whether it is a new one. None: it is uncertain."""
         if place is None or not self._known.add_place(place):
             return False
         self._is_saved = False
@@ -107,16 +107,16 @@ class SurroundingsLearner:
 
     def apply_to(self, rule: Rule) -> None:
         """Set what the objects of a rule are recognized by: their limits, and the empty places."""
-        support = self._compare(rule)[0] if self._tighten else rule.untightened
+        support = self._compare(rule)[0] if self._tighten else rule.base_support
         rule.support = support.with_places(self.places)
 
     def _compare(self, rule: Rule) -> tuple[SupportSet, tuple[Fit, ...]]:
-        """The objects of a rule with stricter limits, and how near the surroundings come to each; takes 0.1 ms an object."""
+        """The objects of a rule with stricter limits, and how close the surroundings come to each; takes 0.1 ms an object."""
         rate = rule.acceptance.false_accept_rate
-        return tightened(rule.untightened, self._head, rule.threshold, self.scenes, rate)
+        return tightened(rule.base_support, self._head, rule.threshold, self.scenes, rate)
 
     def report(self, rule: Rule) -> SurroundingsReport:
-        """Describe how near the surroundings come to each object of a rule."""
+        """Describe how close the surroundings come to each object of a rule."""
         support, fits = self._compare(rule)
         objects = tuple(
             ObjectSurroundings(uid, name, fit.further, fit.is_near, fit.is_near and self._tighten, fit.text)
@@ -159,7 +159,7 @@ class SurroundingsLearner:
             LOG.warning("the surroundings are not saved: %s", error)
 
     def clear(self) -> int:
-        """Forget all scenes, on the disk too; returns their number. Raises `StoreError` if the file cannot be deleted."""
+        """Forget all scenes, also those on disk; returns their number. Raises `StoreError` if the file cannot be deleted."""
         self._file.delete()
         count = len(self._known)
         self._pending.clear()
@@ -175,7 +175,7 @@ def learner_for(
     head: SigmoidDistanceHead,
     acceptance: Acceptance,
 ) -> SurroundingsLearner | None:
-    """What learns the surroundings; None if the settings do not allow it, which also deletes what was learned."""
+    """The learner of surroundings; None if the settings turn it off, which also deletes what was learned."""
     if not settings.enabled:
         try:
             file.delete()
@@ -183,5 +183,5 @@ def learner_for(
             LOG.warning("%s", error)
         return None
     if not 0.0 < acceptance.threshold < 1.0:
-        return None  # there is no distance within which two pictures show one thing
+        return None  # there is no distance within which two pictures show the same thing
     return SurroundingsLearner(file, encoder, head, head.distance_at(acceptance.threshold), settings.tighten)

@@ -188,7 +188,7 @@ class RegionView:
     area: Box
     """The region, in pixels of the frame."""
     recognition: Recognition | None
-    """None during a registration, and before the region was looked at."""
+    """None during a registration, and before the region was processed."""
     part: Box | None
     """The part of the frame that the encoder reads; None if the region shows nothing new."""
     present: tuple[Sighting, ...]

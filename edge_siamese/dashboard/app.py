@@ -194,7 +194,7 @@ class ProtectionMiddleware:
 
     def _check(self, request: Request) -> None:
         if "content-length" in request.headers and "transfer-encoding" in request.headers:
-            # A proxy might see another end of the request than this server does.
+            # A proxy and this server might disagree about where the request ends.
             raise ApiError(
                 400,
                 "a request must not have both Content-Length and Transfer-Encoding",
@@ -206,7 +206,7 @@ class ProtectionMiddleware:
             raise ApiError(503, "the daemon is stopping", headers={"Connection": "close"})
 
     def _limit_rate(self, request: Request) -> None:
-        """Limit requests without a login: they take time of the interpreter, which recognition needs."""
+        """Limit requests without a login: they take interpreter time that recognition needs."""
         address = client_address(request)
         if is_loopback(address):
             if not self._state.settings.is_behind_proxy:

@@ -21,7 +21,14 @@ from edge_siamese.dashboard.limits import LoginAttempts
 from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.errors import SettingsError
 from edge_siamese.settings import DashboardSettings
-from edge_siamese.system.network import PublicUrl, address_of, host_name, host_of, is_loopback, local_name
+from edge_siamese.system.network import (
+    PublicUrl,
+    host_name,
+    is_loopback,
+    local_name,
+    parse_address,
+    parse_host,
+)
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that change nothing, and so need no CSRF token."""
@@ -128,7 +135,7 @@ class AllowedHosts:
             hostname: the host name; None: this machine's.
         """
         self._loopback_only = is_loopback(listen)
-        self._names = {host_of(name) for name in extra}
+        self._names = {parse_host(name) for name in extra}
         if not self._loopback_only:
             name = (host_name() if hostname is None else hostname).lower()
             self._names |= {name, local_name(name)}
@@ -142,13 +149,13 @@ class AllowedHosts:
             local_address: the address of this machine at which the request arrived. A host that is that address needed no
                 DNS, so it cannot be DNS rebinding.
         """
-        name = host_of(host)
+        name = parse_host(host)
         if not name:
             return False
         if is_loopback(name) or name in self._names:
             return True
-        address = address_of(name)
-        return not self._loopback_only and address is not None and address == address_of(local_address)
+        address = parse_address(name)
+        return not self._loopback_only and address is not None and address == parse_address(local_address)
 
 
 class Authenticator:
@@ -166,7 +173,7 @@ class Authenticator:
         """Configure the checks; the credentials are read with the first request.
 
         Args:
-            settings: the dashboard's.
+            settings: settings of the dashboard.
             credentials: file with the password and the tokens.
             hosts, sessions, attempts: defaults follow from the settings.
         """

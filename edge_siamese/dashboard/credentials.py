@@ -28,9 +28,9 @@ MAX_TOKENS = 50
 MAX_TOKEN_NAME_LENGTH = 40
 MAX_FILE_BYTES = 100_000
 TOKEN_PREFIX = "es_"
-"""Makes tokens recognizable, also to secret scanners."""
+"""Makes tokens recognizable, also for secret scanners."""
 
-# 16 MiB, and some 60 ms on a laptop, 0.4 s on a small board: what a board can spare for one attempt.
+# 16 MiB, and about 60 ms on a laptop, 0.4 s on a small board: what a board can spare for one attempt.
 _COST, _BLOCK, _PARALLEL = 2**14, 8, 1
 _MAX_MEMORY = 64 * 1024 * 1024
 _PASSWORD_LETTERS = ("bcdfghjklmnprstvz", "aeiou")
@@ -158,7 +158,7 @@ class CredentialsFile:
 
         Raises:
             SettingsError: the password is too short or too long, or the file cannot be written. A damaged file is
-                replaced, so that the dashboard is closed at any time.
+                replaced, so that a new password can always be set.
         """
         if not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
             raise SettingsError(

@@ -57,7 +57,7 @@ class ApiResponse(JSONResponse):
 
 
 class BoundedStreamingResponse(StreamingResponse):
-    """A streaming response that ends when the client disconnects, also while there is nothing to send.
+    """A streaming response that ends when the client disconnects, even while there is nothing to send.
 
     From ASGI 2.4 on, Starlette's own notices a disconnect only when it sends.
     """
@@ -77,7 +77,7 @@ class BoundedStreamingResponse(StreamingResponse):
             content: the body.
             media_type: media type of the body.
             headers: more headers.
-            on_end: called in any case at the end.
+            on_end: always called at the end.
             seconds: time limit; None: there is none.
         """
         super().__init__(content, media_type=media_type, headers=headers)
@@ -168,7 +168,7 @@ class Endpoint:
         """Check, call the function, and return its response.
 
         Raises:
-            EdgeSiameseError: as the function; `ApiError` for what is wrong with the request.
+            EdgeSiameseError: the function's error, or `ApiError` for an invalid request.
         """
         if request.method == "HEAD" and self.is_async:
             raise ApiError(405, "HEAD is not available here", headers={"Allow": self.method})
@@ -206,7 +206,7 @@ class Endpoint:
                 if len(texts) != 1:
                     raise SchemaError(name, "given more than once")
             query = convert_texts({name: texts[0] for name, texts in fields.items()}, self.query_parameters)
-        except ValueError as error:  # includes what is not UTF-8, and `SchemaError`
+        except ValueError as error:  # includes invalid UTF-8, and `SchemaError`
             raise ApiError(422, f"invalid query: {error}") from error
         return arguments | msgspec.structs.asdict(query)
 

@@ -94,7 +94,7 @@ class EventFeed:
         self._hub = api.bus
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT_EVENTS)
         self._unrepeated: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT_EVENTS)
-        """The latest events except those that an object is still seen, which displace all others after a while."""
+        """The latest events without `seen` events, which would displace all others after a while."""
         # Random, so that numbers from before a restart are not taken for current ones.
         self._first = self._next = 1 + secrets.randbelow(MAX_FIRST)
         self._early: list[Event] | None = []
@@ -132,7 +132,7 @@ class EventFeed:
     def after(self, number: int) -> tuple[list[dict[str, Any]], int]:
         """Return the events after this number, and how many of them are no longer kept.
 
-        For a number of an earlier run of the daemon, return all events.
+        For a number from an earlier run of the daemon, return all events.
         """
         with self._lock:
             if not self._events:

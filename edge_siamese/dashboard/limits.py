@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_siamese.dashboard.schemas import ApiError
-from edge_siamese.system.network import address_of, is_loopback
+from edge_siamese.system.network import is_loopback, parse_address
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Rate(NamedTuple):
 
 
 MAX_CONNECTIONS = 64
-"""Open connections. One more is closed at once."""
+"""Open connections. One more is closed immediately."""
 MAX_CONNECTIONS_PER_ADDRESS = 32
 """Open connections of one address, loopback excepted."""
 CONNECTION_RATE, TOTAL_CONNECTION_RATE = Rate(10.0, 60.0), Rate(30.0, 120.0)
@@ -60,7 +60,7 @@ SEND_SECONDS = 20.0
 """Time limit of sending one piece of a response."""
 
 REQUEST_RATE, TOTAL_REQUEST_RATE = Rate(20.0, 100.0), Rate(60.0, 200.0)
-"""Requests without a login of one address, and of all. The page has some thirty files."""
+"""Requests without a login of one address, and of all. The page has about thirty files."""
 
 MAX_JSON_BYTES = 64 * 1024
 CHUNK_SECONDS = 15.0
@@ -84,7 +84,7 @@ MAX_ADDRESSES = 1000
 
 def network_of(address: str) -> str:
     """Return the network that one client controls: an IPv4 address, or the /64 of an IPv6 address."""
-    parsed = address_of(address)
+    parsed = parse_address(address)
     if parsed is None:
         return address
     return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
@@ -229,7 +229,7 @@ class ConnectionLimiter:
             self._pause.cancel()
 
     async def wait_closed(self) -> None:
-        """Return at once; `asyncio.Server` has this method."""
+        """Return immediately; `asyncio.Server` has this method."""
 
     def _accept_batch(self) -> None:
         refused = False
@@ -342,7 +342,7 @@ async def body_chunks(request: Request, max_bytes: int, seconds: float) -> Async
 
     Raises:
         ApiError: 408 if it takes longer than `seconds` or pauses too long, 413 if it is larger than `max_bytes`.
-        ClientDisconnect: the client has gone.
+        ClientDisconnect: the client has disconnected.
     """
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdecimal():
@@ -380,7 +380,7 @@ async def unless_disconnected(work: Awaitable[T], receive: Callable[[], Awaitabl
     """Await something, and cancel it when the client disconnects.
 
     Raises:
-        ClientDisconnect: the client has gone.
+        ClientDisconnect: the client has disconnected.
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnected(receive))

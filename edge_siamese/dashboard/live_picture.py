@@ -30,7 +30,7 @@ MAX_AGE_SECONDS = 0.15
 SIDE, QUALITY = 640, 80
 """Pixels of the longer side, and JPEG quality."""
 MAX_HEADER_BYTES, MAX_HEADER_NAMES = 3000, (32, 12, 4)
-"""Size of the header with the decisions, as nginx takes 4 kB of all headers; characters of a name where it is larger."""
+"""Size of the header with the decisions, as nginx accepts 4 kB of headers in total; characters of a name if it is larger."""
 REGISTERING_TEXT = "registering an object"
 
 
@@ -243,7 +243,7 @@ def details(view: CurrentView | None, now: float, region: str | None = None) -> 
     shown = next((item for item in view.regions if region in (None, item.name)), None)
     if shown is None:
         raise ApiError(404, "there is no such region", kind="NoRegion")
-    text = REGISTERING_TEXT if view.registering else "not looked at yet"
+    text = REGISTERING_TEXT if view.registering else "not processed yet"
     nothing = {"text": text, "explanation": []}
     return {
         **(nothing if shown.recognition is None else shown.recognition.describe()),

@@ -54,7 +54,7 @@ class Failure(Record):
     """Why a request failed."""
 
     error: Annotated[str, Meta(description="Human-readable line.")]
-    kind: Annotated[str, Meta(description="For programs.")]
+    kind: Annotated[str, Meta(description="Machine-readable kind of the error.")]
 
 
 class Message(Record):
@@ -88,14 +88,16 @@ class Decision(Record):
     probability: Annotated[
         float, Meta(description="That the picture and the nearest view show the same object.")
     ]
-    threshold: Annotated[float, Meta(description="Probability from which the nearest object is recognized.")]
+    threshold: Annotated[
+        float, Meta(description="Minimum probability at which the nearest object is recognized.")
+    ]
     general_threshold: float
     rule: Annotated[str, Meta(description="The rule that decided.")]
     nearest: Annotated[str | None, Meta(description="The most probable object, recognized or not.")]
     nearest_uid: str | None
     runner_up: str | None
     runner_up_uid: str | None
-    margin: Annotated[float, Meta(description="Difference to the probability of the runner-up.")]
+    margin: Annotated[float, Meta(description="Difference from the probability of the runner-up.")]
     view: Annotated[int | None, Meta(description="Id of the nearest view.")]
     rejected: Annotated[
         tuple[str, ...], Meta(description="Objects that a negative rejects, the nearest first.")

@@ -27,9 +27,9 @@ from edge_siamese.system.threads import DaemonThreadPool
 THREADS = 4
 CONCURRENT_UPLOADS = 2
 """Pictures that are received at a time; others wait."""
-DOCTOR_KEPT_SECONDS = 30.0
+DOCTOR_CACHE_SECONDS = 30.0
 """The doctor's findings are reused for this long."""
-MAX_DOCTOR_SECONDS = 90.0
+DOCTOR_TIMEOUT_SECONDS = 90.0
 DOCTOR_NICENESS = 15
 
 
@@ -37,7 +37,7 @@ class DoctorRun:
     """Runs `edge-siamese doctor` in a process of low priority, one at a time. Thread-safe."""
 
     def __init__(self, config: str | Path | None) -> None:
-        """Prepare the command. `config` is the settings file; None for the default places."""
+        """Prepare the command. `config` is the settings file; None for the default locations."""
         self._command = ["nice", "-n", str(DOCTOR_NICENESS), sys.executable, "-m", "edge_siamese"]
         self._command += ["doctor", "--json", *(["--config", str(config)] if config else [])]
         self._running = threading.Lock()
@@ -46,7 +46,7 @@ class DoctorRun:
         self._closed = False
 
     def findings(self) -> dict[str, Any]:
-        """Return findings of at most `DOCTOR_KEPT_SECONDS` ago.
+        """Return findings that are at most `DOCTOR_CACHE_SECONDS` old.
 
         Raises:
             ApiError: 503 while it runs for another client, or if it fails.
@@ -55,7 +55,7 @@ class DoctorRun:
             message = "the doctor is already running; try again in a moment"
             raise ApiError(503, message, headers={"Retry-After": "5"})
         try:
-            if self._latest is None or time.monotonic() - self._latest[0] > DOCTOR_KEPT_SECONDS:
+            if self._latest is None or time.monotonic() - self._latest[0] > DOCTOR_CACHE_SECONDS:
                 self._latest = time.monotonic(), self._run()
             return self._latest[1]
         finally:
@@ -70,7 +70,7 @@ class DoctorRun:
 
     def _run(self) -> dict[str, Any]:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        environment.pop("NOTIFY_SOCKET", None)  # systemd would take its messages for the service's
+        environment.pop("NOTIFY_SOCKET", None)  # systemd would attribute its messages to the service
         try:
             self._process = subprocess.Popen(
                 self._command,
@@ -81,7 +81,7 @@ class DoctorRun:
             )
             if self._closed:
                 self._process.kill()
-            output, _ = self._process.communicate(timeout=MAX_DOCTOR_SECONDS)
+            output, _ = self._process.communicate(timeout=DOCTOR_TIMEOUT_SECONDS)
             report = json.loads(output)
             return {"ok": bool(report["ok"]), "findings": list(report["findings"])}
         except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
@@ -103,9 +103,9 @@ class AppState:
         """Create the state; `open` begins to collect events.
 
         Args:
-            settings: the dashboard's.
-            api: the daemon's.
-            authenticator: replaces the one that follows from the settings.
+            settings: settings of the dashboard.
+            api: the daemon's API.
+            authenticator: used instead of the one that the settings describe.
         """
         self.settings, self.api = settings, api
         self.authenticator = authenticator or Authenticator(
@@ -123,10 +123,10 @@ class AppState:
         self.uploads = Uploads()
         self.uploading = asyncio.Semaphore(CONCURRENT_UPLOADS)
         self.exporting = threading.Lock()
-        """Held from when an archive is written until it is sent."""
+        """Held while an archive is written and sent."""
         self.doctor = DoctorRun(api.config)
         self.self_tests: dict[tuple[str, str, str], dict[str, Any]] = {}
-        """Result of the model's self-test by model, runtime and precision; for the engine's thread."""
+        """Results of self-tests by model, runtime and precision; used only from the engine's thread."""
 
     @property
     def device(self) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from edge_siamese.doctor.findings import RUN_AS_ROOT, SERVICE, Context, Finding, Level
 from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, SignatureError
 from edge_siamese.events import counted
-from edge_siamese.models import described
+from edge_siamese.models import describe_shipped
 from edge_siamese.registry import AUTO, RUNTIMES
 from edge_siamese.system.board import disk_free
 
@@ -114,7 +114,7 @@ def _self_test(context: Context, path: Path) -> Finding:
     from edge_siamese.models.signature import describe_signature, read_signature
     from edge_siamese.runtimes.confined_self_test import run_self_test
 
-    settings, origin = context.settings.model, described(path)
+    settings, origin = context.settings.model, describe_shipped(path)
     try:
         bundle = load_bundle(path, trusted_keys=settings.trusted_keys)
         is_signed = not origin and read_signature(path) is not None
@@ -152,7 +152,7 @@ def check_store(context: Context) -> Iterator[Finding]:
             yield Finding(
                 "store",
                 "warning",
-                f"a damaged store was replaced by what could be recovered of it: {damaged}",
+                f"a damaged store was replaced by what could be recovered from it: {damaged}",
                 f"check whether objects are missing: edge-siamese objects; then: sudo rm {damaged}",
             )
         if not path.exists():
@@ -186,7 +186,9 @@ def _check_tables(path: Path) -> Iterator[Finding]:
     from edge_siamese.store.recovery import StoreFiles
     from edge_siamese.store.tables import APPLICATION_ID, MIGRATIONS, SMALL_TABLES
 
-    noted = read_count(StoreFiles(path).change_count)  # before the store, which a running daemon may change
+    recorded = read_count(
+        StoreFiles(path).change_count
+    )  # before the store, which a running daemon may change
     with path.open("rb"):  # its errors are more specific than SQLite's
         pass
     uri = f"file:{quote(str(path))}?mode=ro"
@@ -208,13 +210,13 @@ def _check_tables(path: Path) -> Iterator[Finding]:
             if first != "ok":
                 raise sqlite3.DatabaseError(" ".join(str(first).split()))
         (objects,) = connection.execute("SELECT count(*) FROM objects WHERE deleted IS NULL").fetchone()
-        problems = list(_check_rows(connection, noted)) if version == len(MIGRATIONS) else []
+        problems = list(_check_rows(connection, recorded)) if version == len(MIGRATIONS) else []
     yield from problems or [
         Finding("store", "ok", f"{counted(objects, 'object')}, and all tables are intact")
     ]
 
 
-def _check_rows(connection: sqlite3.Connection, noted: ChangeCount | None) -> Iterator[Finding]:
+def _check_rows(connection: sqlite3.Connection, recorded: ChangeCount | None) -> Iterator[Finding]:
     """Check checksums, names and times, and whether the last changes are there."""
     from edge_siamese.store.change_count import count_changes
     from edge_siamese.store.integrity import find_damage
@@ -235,7 +237,7 @@ def _check_rows(connection: sqlite3.Connection, noted: ChangeCount | None) -> It
         remedy = "list: edge-siamese quarantine; register again, then: edge-siamese objects remove-view"
         yield Finding("store", "warning", text, remedy)
     count = count_changes(connection)
-    if count and (missing := count.missing(noted)):
+    if count and (missing := count.missing(recorded)):
         remedy = f"{restart}; check the objects, and import an archive if objects are missing"
         text = "the last change is missing" if missing == 1 else f"the last {missing} changes are missing"
         yield Finding("store", "warning", text, remedy)

@@ -59,7 +59,7 @@ def check_secrets(context: Context) -> Iterator[Finding]:
             text = f"all users of this machine can {'read' if readable else 'change'} {what}: {path}"
             yield Finding("secrets", "warning", text, _deny_others(path, context.account))
     if not exposed:
-        yield Finding("secrets", "ok", "other users can read no passwords and keys")
+        yield Finding("secrets", "ok", "other users cannot read passwords or keys")
 
 
 def _secrets(context: Context) -> dict[Path, str]:
@@ -80,7 +80,7 @@ def _secrets(context: Context) -> dict[Path, str]:
 
 
 def _deny_others(path: Path, account: Account) -> str:
-    """Return a command that takes the access of other users away, and leaves that of the daemon's account."""
+    """Return a command that revokes other users' access but keeps that of the daemon's account."""
     status = path.stat()
     if status.st_uid == account.uid or status.st_gid in account.groups or account.uid == 0:
         return f"sudo chmod o= {path}"

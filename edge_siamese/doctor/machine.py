@@ -188,7 +188,7 @@ def check_surroundings(context: Context) -> Iterator[Finding]:
         )
         return
     if not report["enabled"]:
-        yield Finding("surroundings", "ok", "they are not learned")
+        yield Finding("surroundings", "ok", "learning is off")
         return
     for item in report["near"]:
         remedy = f"register another view: edge-siamese register {shlex.quote(item['name'])} --view"

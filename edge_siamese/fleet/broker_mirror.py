@@ -27,7 +27,7 @@ _DECODERS: dict[Part, Callable[[bytes], Any]] = {"objects": decode_object, "view
 LOG = logging.getLogger(__name__)
 
 Handler = Callable[[str, bytes], object]
-"""Receives topic and payload on the transport's thread; returns at once and does not raise."""
+"""Receives topic and payload on the transport's thread; returns immediately and does not raise."""
 
 
 class Transport(Protocol):
@@ -41,7 +41,7 @@ class Transport(Protocol):
         """Send a message; messages are sent in order.
 
         Returns:
-            False if it was not accepted, without a connection or room. An accepted message may still be lost with the
+            False if it was not accepted: no connection, or a full queue. An accepted message may still be lost with the
             connection; to be sure that it arrived, subscribe to it.
         """
 
@@ -152,7 +152,7 @@ class BrokerMirror:
     """The objects and views that the broker retains, as far as this device has seen. Not thread-safe.
 
     After a connect it subscribes to one shard after the other. After each it publishes a marker to itself: when the marker
-    arrives, the shard's retained messages have arrived. Brokers drop retained messages when thousands are due at once.
+    arrives, the shard's retained messages have arrived. Brokers drop retained messages when thousands are due together.
     """
 
     def __init__(
@@ -282,14 +282,14 @@ class BrokerMirror:
             return self._read(key, message.payload, known, changes)
         except _FutureStampError as error:
             self.warn_once(message.topic, error)
-            # Answer once: a device without a time of day may accept it and publish it again.
+            # Answer only once: a device without a time of day may accept it and publish it again.
             mine = known.part(part).get(uid)
             if key not in self._overruled and mine is not None and not self._is_ahead(mine.latest):
                 self._overruled.add(key)
                 self.retained.part(part).pop(uid, None)
                 return True
         except SchemaError as error:
-            self.warn_once(message.topic, error)  # perhaps of a newer release, whose devices can read it
+            self.warn_once(message.topic, error)  # perhaps from a newer release, whose devices can read it
         # Leave it: treat the broker as if it had this device's register.
         if uid in known.part(part):
             self.retained.part(part)[uid] = known.part(part)[uid]

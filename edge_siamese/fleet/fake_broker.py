@@ -10,13 +10,13 @@ from edge_siamese.fleet.broker_mirror import Handler
 
 
 class FakeBroker:
-    """Retains messages and delivers them at once. Thread-safe."""
+    """Retains messages and delivers them immediately. Thread-safe."""
 
     def __init__(self, loss: float = 0.0, seed: int = 0) -> None:
         """Start without messages.
 
         Args:
-            loss: share of messages, 0 to 1, that are lost with the connection, which is restored at once.
+            loss: share of messages, 0 to 1, that are lost with the connection, which is restored immediately.
             seed: seed of the losses.
         """
         self.loss = loss

@@ -74,7 +74,7 @@ CHECK_SECONDS = 60.0
 RETRY_SECONDS = 2.0
 """Delay after a failure, such as a store that is being repaired."""
 MIN_BATCH_SECONDS = 0.3
-"""Minimum interval between two batches: each takes time of the engine."""
+"""Minimum interval between two batches: each takes engine time."""
 DISK_FULL = "the disk is nearly full: objects of other devices are not added until there is room"
 _MAX_NAMES = 5
 """Maximum number of names in the text of an event."""

@@ -66,11 +66,11 @@ _SAVE_VIEW = (
 
 
 class _UnusableError(Exception):
-    """The file is damaged, or of another program or release."""
+    """The file is damaged, or belongs to another program or release."""
 
 
 class Ledger:
-    """SQLite file of registers and observations. Not thread-safe. A change is on the disk when its method returns.
+    """SQLite file of registers and observations. Not thread-safe. A change is on disk when its method returns.
 
     It is written with `synchronous = FULL`: a change of another device that is in the store and not here would look like
     a local change, and be published as new.
@@ -92,12 +92,12 @@ class Ledger:
         self._connection: sqlite3.Connection | None = None
         try:
             self._open(collection)
-        except _UnusableError as error:
-            self._rename_unusable(str(error))
+        except _UnusableError as problem:
+            self._rename_unusable(str(problem))
             try:
                 self._open(collection)
-            except _UnusableError as again:
-                raise StoreError(f"{path} cannot be used: {again}; remove it") from again
+            except _UnusableError as error:
+                raise StoreError(f"{path} cannot be used: {error}; remove it") from error
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -208,7 +208,7 @@ class Ledger:
             connection.execute("COMMIT")
             return
         if (application, version) != (_APPLICATION_ID, _SCHEMA_VERSION):
-            raise _UnusableError("it is of another program or release")
+            raise _UnusableError("it belongs to another program or release")
         ((result,),) = connection.execute("PRAGMA quick_check").fetchall()[:1]
         if result != "ok":
             raise _UnusableError(" ".join(str(result).split())[:200])
@@ -228,13 +228,15 @@ class Ledger:
 
     def _rename_unusable(self, reason: str) -> None:
         """Rename an unusable file."""
-        aside = self.path.with_name(f"{self.path.stem}.damaged{self.path.suffix}")
-        LOG.warning("%s cannot be used (%s): renamed to %s, and created again", self.path, reason, aside.name)
+        renamed = self.path.with_name(f"{self.path.stem}.damaged{self.path.suffix}")
+        LOG.warning(
+            "%s cannot be used (%s): renamed to %s, and created again", self.path, reason, renamed.name
+        )
         try:
             for side in ("-wal", "-shm", ""):
                 old = self.path.with_name(self.path.name + side)
                 if old.exists():
-                    os.replace(old, aside.with_name(aside.name + side))
+                    os.replace(old, renamed.with_name(renamed.name + side))
         except OSError as error:
             raise store_error(error, self.path) from error
         self.known, self.published_content, self.revision = FleetState(), set(), -1

@@ -117,15 +117,16 @@ def decode_view(payload: bytes) -> ViewState:
 def encode_content(content: ViewContent) -> bytes:
     """Encode embedding and pictures of a view; as many of the pictures as fit into a message."""
     crops: list[bytes] = []
-    room, pixels = MAX_CONTENT_BYTES - 1000 - _base64_length(content.vector or b""), MAX_CONTENT_PIXELS
+    free_bytes = MAX_CONTENT_BYTES - 1000 - _base64_length(content.vector or b"")
+    free_pixels = MAX_CONTENT_PIXELS
     for crop in content.crops:
         try:
             width, height = png_size(crop)
         except PictureError:
             continue  # damaged on disk
-        room -= _base64_length(crop) + 3
-        pixels -= width * height
-        if min(room, pixels) < 0 or max(width, height) > MAX_CROP_SIDE:
+        free_bytes -= _base64_length(crop) + 3
+        free_pixels -= width * height
+        if min(free_bytes, free_pixels) < 0 or max(width, height) > MAX_CROP_SIDE:
             break
         crops.append(crop)
     return _encode(

@@ -41,7 +41,7 @@ MAX_FETCHES = 4
 MAX_RECEIVED_BYTES = 8_000_000
 """Fetched contents that are not in the store yet, beyond which no more are requested."""
 MAX_BATCH_BYTES = 1_000_000
-"""Contents stored at once; the engine waits meanwhile."""
+"""Contents stored in one step, during which the engine waits."""
 RETAINED_SECONDS = 1.5
 """How long retained content may take to arrive; then other devices are asked."""
 ANSWER_SECONDS = 4.0

@@ -253,7 +253,7 @@ def _machine_values(machine: MachineState) -> dict[str, _Value]:
 
 
 def histogram_value(times: Histogram) -> HistogramValue:
-    """Convert a histogram to cumulative buckets, as Prometheus has them."""
+    """Convert a histogram to cumulative buckets, as Prometheus expects."""
     total, buckets = 0, []
     for bound, count in zip((*map(str, BUCKETS_SECONDS), "+Inf"), list(times.counts), strict=True):
         total += count

@@ -14,7 +14,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from edge_siamese.errors import ControlError
-from edge_siamese.system.network import host_of, is_loopback, port_user
+from edge_siamese.system.network import is_loopback, parse_host, port_user
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Server:
-    """Serves an application on a thread of its own, until it is closed."""
+    """Serves an application in its own thread, until it is closed."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # The parent class looks up the host name in DNS, which may take long and is not needed.
+        # The parent class looks up the host name in DNS, which may take a long time and is not needed.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -151,7 +151,7 @@ def restrict(app: App, path: str, listen: str) -> App:
     loopback = is_loopback(listen)
 
     def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if loopback and not is_loopback(host_of(environ.get("HTTP_HOST", ""))):
+        if loopback and not is_loopback(parse_host(environ.get("HTTP_HOST", ""))):
             return error_response(start_response, "403 Forbidden", "use the host name 127.0.0.1 or localhost")
         if environ.get("PATH_INFO") != path:
             return error_response(start_response, "404 Not Found", f"the only path is {path}")
@@ -163,7 +163,7 @@ def restrict(app: App, path: str, listen: str) -> App:
 class ResponseCache:
     """Caches an application's response briefly; one thread at a time computes it.
 
-    A response costs time of interpreter and engine, and anyone on the network may request it.
+    A response costs interpreter and engine time, and anyone on the network may request it.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ def is_shipped(directory: Path) -> bool:
     return directory.parent == DIRECTORY and directory.name in names()
 
 
-def described(path: Path) -> str:
+def describe_shipped(path: Path) -> str:
     """`objects, shipped with edge-siamese` for the directory of that bundle; empty for other directories."""
     real = Path(os.path.realpath(path))
     if real.parent != Path(os.path.realpath(DIRECTORY)) or real.name not in names():

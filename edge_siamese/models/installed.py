@@ -23,7 +23,7 @@ import msgspec
 from msgspec.structs import replace
 
 from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, ModelsInUse, SignatureError
-from edge_siamese.models import default, described, resolve
+from edge_siamese.models import default, describe_shipped, resolve
 from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
 from edge_siamese.models.manifest import MAX_FILE_BYTES
 from edge_siamese.models.signature import SIGNATURE
@@ -197,7 +197,7 @@ class InstalledModels:
             if back is None and shipped is None:
                 raise ModelError("there is no previous model; install one: edge-siamese model install BUNDLE")
             if back is None and state.current is None:
-                raise ModelError(f"there is no other model than {described(shipped or Path())}")
+                raise ModelError(f"there is no model other than {describe_shipped(shipped or Path())}")
             rejected = dict(state.rejected)
             if reason and state.current:
                 rejected[state.current] = reason
@@ -230,10 +230,10 @@ class InstalledModels:
             return None, ""
         message = ""
         if not state.confirmed and state.attempts >= MAX_ATTEMPTS:
-            reason = f"it did not come up in {state.attempts} attempts"
+            reason = f"it did not start in {state.attempts} attempts"
             if self._may_fall_back(state):
                 message = self.reject(reason)
-            # Without a previous model it stays: the attempts may have ended by power cuts. If it crashes, the daemon's
+            # Without a previous model it stays: power cuts may have ended the attempts. If it crashes, the daemon's
             # own count of starts leads to the shipped model.
             state = self.state()
         if not state.confirmed:
@@ -334,12 +334,12 @@ class InstalledModels:
 
     @contextmanager
     def _changing(self) -> Iterator[Path]:
-        """Hold the lock for changes of the models; yields an empty staging directory."""
+        """Hold the lock for changes to the models; yields an empty staging directory."""
         try:
             with _as_owner(self.directory.parent):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 with ExitStack() as stack:
-                    yield _entered(stack, self.directory / STAGING)
+                    yield _enter_directory(stack, self.directory / STAGING)
         except BlockingIOError as error:
             raise ModelsInUse(f"another process is changing the models in {self.directory}") from error
         except PermissionError as error:
@@ -362,13 +362,13 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> None:
         copied += len(chunk)
 
 
-def _entered(stack: ExitStack, place: Path) -> Path:
+def _enter_directory(stack: ExitStack, path: Path) -> Path:
     """Enter the staging directory; wait up to `BUSY_SECONDS`, longer than a change takes, for another process."""
     for _ in range(round(BUSY_SECONDS / BUSY_STEP_SECONDS)):
         with suppress(BlockingIOError):
-            return stack.enter_context(staging_directory(place))
+            return stack.enter_context(staging_directory(path))
         time.sleep(BUSY_STEP_SECONDS)
-    return stack.enter_context(staging_directory(place))
+    return stack.enter_context(staging_directory(path))
 
 
 @contextmanager

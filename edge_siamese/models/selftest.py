@@ -33,7 +33,7 @@ class SelfTestReport:
     runtime: str
     precision: str
     reference: str
-    """The embeddings of the comparison: "onnx-int8" and so on, or "network" for the float network."""
+    """The embeddings compared with: of a file, such as "onnx-int8", or "network" for the float network."""
     worst_cosine: float
     mean_cosine: float
     min_cosine: float
@@ -78,7 +78,7 @@ class SelfTestReport:
             raise SelfTestFailed(f"{self.precision} on {self.runtime}: {'; '.join(self.lines)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as JSON values."""
         return {**asdict(self), "passed": self.passed}
 
 

@@ -1,6 +1,6 @@
 """Signatures of bundles: `manifest.json.sig`, made by `python -m export sign`, binds the manifest and thereby all its files.
 
-The manifest has the size and the SHA-256 of every file that is loaded, so a signature of its bytes is one of the bundle.
+The manifest has the size and the SHA-256 of every file that is loaded, so a signature of its bytes covers the whole bundle.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_siamese.errors import BundleError, SignatureError, SignatureToolError
-from edge_siamese.models import described
+from edge_siamese.models import describe_shipped
 from edge_siamese.system.ssh_keys import KeygenError, PublicKey, parse_public_key, signer_of, verify
 
 SIGNATURE = "manifest.json.sig"
 NAMESPACE = "edge-siamese-bundle"
-"""Namespace of ssh-keygen: a signature that was made for something else, such as git, is not one of a bundle."""
+"""Namespace of ssh-keygen: a signature that was made for something else, such as git, is not valid for a bundle."""
 MAX_SIGNATURE_BYTES = 16 * 1024
 
 
@@ -22,7 +22,7 @@ def require_signature(directory: Path, manifest: bytes, trusted_keys: Sequence[s
     """Return who signed a manifest, such as `release@example (SHA256:...)`.
 
     Args:
-        directory: of the bundle, with the signature.
+        directory: directory of the bundle, with the signature.
         manifest: the bytes of `manifest.json` that are used.
         trusted_keys: lines of public keys, as in the settings.
 
@@ -56,7 +56,7 @@ def require_signature(directory: Path, manifest: bytes, trusted_keys: Sequence[s
 
 def describe_signature(directory: Path, trusted_keys: Sequence[str]) -> str:
     """Describe in one line who signed a bundle, without refusing it; raises `BundleError` if it cannot be read."""
-    if described(directory):
+    if describe_shipped(directory):
         return "shipped with the program"
     signature = read_signature(directory)
     if signature is None:

@@ -28,7 +28,7 @@ from edge_siamese.system.network import device_name
 SNAPSHOT_SIDE, SNAPSHOT_QUALITY = 960, 80
 """Pixels of a snapshot's longer side, and JPEG quality."""
 SMALLER_SNAPSHOTS = ((640, 70), (480, 60), (320, 50), (160, 40))
-"""Sizes and qualities for brokers that do not take messages of that size."""
+"""Sizes and qualities for brokers that do not accept messages of that size."""
 FLEET_RETRY_SECONDS, MAX_FLEET_RETRY_SECONDS = 5.0, 300.0
 """Delay before a fleet that could not start is started again; doubled each time."""
 
@@ -43,7 +43,7 @@ def encode_snapshot(pixels: Bytes, max_bytes: int | None = None) -> bytes:
         picture = encode_jpeg(pixels, quality, side)
         if max_bytes is None or len(picture) <= max_bytes:
             return picture
-    raise ControlError(f"the broker takes messages of at most {max_bytes} bytes, too few for a picture")
+    raise ControlError(f"the broker accepts messages of at most {max_bytes} bytes, too few for a picture")
 
 
 class FleetSupervisor:
@@ -116,7 +116,7 @@ class FleetSupervisor:
 
 
 class Bridge:
-    """The MQTT integration of one daemon. It runs on threads of its own."""
+    """The MQTT integration of one daemon. It runs in its own threads."""
 
     def __init__(
         self, settings: MqttSettings, api: DaemonApi, reconnect: ReconnectPolicy | None = None
@@ -198,7 +198,7 @@ class Bridge:
             "discovery": self._settings.discovery_prefix,
         }
         if self._client.connected:
-            limits = f"the broker takes {report['limits']}" if report["limits"] else ""
+            limits = f"the broker accepts {report['limits']}" if report["limits"] else ""
             report["state"] = "; ".join(filter(None, (report["state"], limits, report["conflict"])))
         if self._fleet is not None:
             report["fleet"] = self._fleet.report()

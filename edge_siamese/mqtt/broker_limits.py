@@ -27,7 +27,7 @@ class BrokerLimits:
     """Limits of a broker. The defaults are those of MQTT."""
 
     max_packet_bytes: int | None = None
-    """Size of the largest packet; None: any."""
+    """Size of the largest packet; None: no limit."""
     max_in_flight: int = MAX_IN_FLIGHT
     """Messages that may be sent without an acknowledgment."""
     max_qos: int = 2
@@ -51,7 +51,7 @@ class BrokerLimits:
         )
 
     def combine(self, other: BrokerLimits) -> BrokerLimits:
-        """Return the narrower of each limit."""
+        """Return the stricter of each limit."""
         sizes = [size for size in (self.max_packet_bytes, other.max_packet_bytes) if size is not None]
         return BrokerLimits(
             max_packet_bytes=min(sizes, default=None),
@@ -74,7 +74,7 @@ class BrokerLimits:
         return self
 
     def max_payload(self, topic: str, qos: int = 1, *, mqtt5: bool = True) -> int | None:
-        """Return the size of the largest payload for a topic; None: any, negative: not even an empty one."""
+        """Return the size of the largest payload for a topic; None: no limit, negative: not even an empty one fits."""
         if self.max_packet_bytes is None:
             return None
         payload = max(0, self.max_packet_bytes - packet_bytes(topic, 0, qos, mqtt5=mqtt5))

@@ -102,7 +102,7 @@ class RetainedCleanup:
         self._listing: set[str] = set()
         """Patterns of former objects that the broker may still send in this round."""
         self._incomplete: set[str] = set()
-        """Patterns with retained objects. There may be more, since brokers limit what they send at once."""
+        """Patterns with retained objects. There may be more, since brokers limit what they send at a time."""
         self._round = 0
 
     def start(self) -> None:

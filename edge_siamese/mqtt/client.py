@@ -147,7 +147,7 @@ def _lingering(client: Client, deadline: float) -> Iterator[None]:
 class MqttClient:
     """A device's connection to its broker.
 
-    Handlers and callbacks run on the network thread and must return at once.
+    Handlers and callbacks run on the network thread and must return immediately.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class MqttClient:
         return self._limits
 
     def max_payload(self, topic: str, qos: int = 1) -> int | None:
-        """Return the size of the largest payload that the broker takes for a topic; None: any."""
+        """Return the size of the largest payload that the broker accepts for a topic; None: no limit."""
         return self._limits.max_payload(topic, qos, mqtt5=self._protocol_5)
 
     @property
@@ -334,7 +334,7 @@ class MqttClient:
         return accepted
 
     def _wake(self) -> None:
-        """Make the network thread look at outbox and subscriptions."""
+        """Make the network thread check outbox and subscriptions."""
         with contextlib.suppress(OSError):  # full: it wakes anyway; closed: it has ended
             self._wake_writer.send(b"\0")
 
@@ -450,7 +450,7 @@ class MqttClient:
             sock, "pending", int
         )()  # bytes that TLS has already read, which `poll` does not see
         network, waker = sock.fileno(), self._wake_reader.fileno()
-        poll = select.poll()  # unlike `select`, takes file descriptors above 1023
+        poll = select.poll()  # unlike `select`, accepts file descriptors above 1023
         poll.register(network, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
         poll.register(waker, select.POLLIN)
         until_deadline = max(0.0, self._deadline - 0.1 - time.monotonic())
@@ -541,7 +541,7 @@ class MqttClient:
         self._too_large += 1
         self._outbox.done(number, accepted=False)
         level = logging.DEBUG if message.topic in self._skipped else logging.WARNING
-        text = "%s is not published: %d bytes are more than the broker takes, %d"
+        text = "%s is not published: %d bytes are more than the broker accepts, %d"
         LOG.log(level, text, message.topic, size, self._limits.max_packet_bytes)
         if len(self._skipped) < MAX_SKIPPED:
             self._skipped.add(message.topic)

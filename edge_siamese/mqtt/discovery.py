@@ -91,7 +91,7 @@ def discovery_message(
 
 
 def max_objects(regions: int) -> int:
-    """Return how many objects have entities with so many regions."""
+    """Return how many objects have entities with this many regions."""
     return MAX_OBJECTS * OBJECT_ENTITIES // (OBJECT_ENTITIES + regions)
 
 
@@ -101,22 +101,21 @@ def fit_message(message: Mapping[str, Any], max_bytes: int | None) -> dict[str, 
     The device's own come first, then the presence of each object, then that in each region, then the rest. No components
     fit if even the message without them is too large.
     """
-    room = len(to_json(message))
-    if max_bytes is None or room <= max_bytes:
+    if max_bytes is None or len(to_json(message)) <= max_bytes:
         return dict(message)
     components: dict[str, Component] = {}
-    room = max_bytes - len(to_json({**message, "components": {}}))
+    remaining = max_bytes - len(to_json({**message, "components": {}}))
     for key in sorted(message["components"], key=_priority):
         component = message["components"][key]
-        room -= len(to_json({key: component})) - 1  # its braces, and a comma
-        if room < 0:
+        remaining -= len(to_json({key: component})) - 1  # without its braces, with a comma
+        if remaining < 0:
             break
         components[key] = component
     return {**message, "components": components}
 
 
 def _priority(key: str) -> int:
-    """Return the place of a component when not all fit, the most important first."""
+    """Return the rank of a component when not all fit; the most important have rank 0."""
     if len(key.partition("_")[0]) != UID_LENGTH:
         return 0
     if key.endswith("_present"):
@@ -133,9 +132,9 @@ def removal_messages(
     The message without these components has to be published next.
 
     Args:
-        former: the message that the broker has retained; may be anything.
+        former: the message that the broker has retained, with contents of any form.
         message: the new message.
-        max_bytes: maximum size of a payload; None: any.
+        max_bytes: maximum size of a payload; None for no limit.
     """
     before, now = former.get("components"), message["components"]
     if not isinstance(before, dict):
@@ -220,7 +219,7 @@ def _region_component(topics: Topics, region: str) -> dict[str, Component]:
 
 
 def _key(region: str) -> str:
-    """Return a part for the keys of a region's components, of the characters that keys may have."""
+    """Return the part of a component's key that stands for a region, made of characters that keys may contain."""
     return hashlib.sha256(region.casefold().encode()).hexdigest()[:8]
 
 

@@ -31,7 +31,7 @@ class Message:
     """Whether it waits for a connection; otherwise it is dropped when there is none."""
     on_done: Callable[[bool], object] | None = field(default=None, compare=False)
     """Called with True when the broker has acknowledged the message, with False when it was rejected or lost. Not called
-    for QoS 0, nor for a retained message that a newer one replaced. Runs on any thread and must return at once."""
+    for QoS 0, nor for a retained message that a newer one replaced. Runs on any thread and must return immediately."""
 
     @property
     def size(self) -> int:

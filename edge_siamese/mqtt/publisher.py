@@ -1,4 +1,4 @@
-"""Publishes events, states and Home Assistant discovery, on a thread of its own."""
+"""Publishes events, states and Home Assistant discovery, in its own thread."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ RETRY_SECONDS = 5.0
 REMOVAL_SECONDS = 2.0
 """Delay between the removal of an object's entities and the removal of its state, whose empty message they cannot parse."""
 BATCH_SECONDS = 0.5
-"""Delay between batches of objects when all at once would leave no room for events in the outbox."""
+"""Delay between batches of objects when all at the same time would leave no room for events in the outbox."""
 REPUBLISH_SECONDS = 60.0
 """Delay before messages that the broker rejected are published again."""
 MAX_EVENTS = 1000
 """Events that may wait for this thread."""
 MAX_DISCOVERY_BYTES = 4_000_000
-"""Largest retained discovery message that is read; the device's own have a tenth of it."""
+"""Largest retained discovery message that is read; the device's own are a tenth of that size."""
 MAX_RETAINED_OBJECTS, MAX_UID_LENGTH = 2000, 64
-"""Retained objects noted at once, and the length of their uids. Others are received again after the next connect."""
+"""Retained objects recorded at a time, and the length of their uids. Others are received again after the next connect."""
 BIRTH_TOPIC = "homeassistant/status"
 """Topic on which Home Assistant announces that it has started, whatever its discovery prefix."""
 PRESENCE_EVENTS = ("appeared", "seen", "left")
@@ -118,7 +118,7 @@ class ObjectState:
         present, regions = event.kind != "left", self.regions
         if region in regions:
             regions = {**regions, region: RegionPresence(present, probability or regions[region].probability)}
-            present = any(there.present for there in regions.values())
+            present = any(presence.present for presence in regions.values())
         return replace(
             self,
             name=str(event.data.get("name", self.name)),
@@ -134,7 +134,7 @@ class ObjectState:
         """Return the state with the current sightings.
 
         Args:
-            sightings: of this object.
+            sightings: sightings of this object.
             regions: the names of all regions.
             last_seen: the daemon's time of the last sighting, if it has one.
         """
@@ -271,7 +271,7 @@ class StatePublisher:
         self._connections = 0
         """Number of connections so far."""
         self._entities_left_out = 0
-        """Entities without discovery, because the broker does not take messages of that size."""
+        """Entities without discovery, because the broker does not accept messages of that size."""
         self._throttled = False
         """Whether objects wait for room in the outbox."""
         self._removals: dict[str, float] = {}
@@ -279,7 +279,7 @@ class StatePublisher:
         self._retained_uids: set[str] = set()
         """Objects at the broker that may be forgotten ones."""
         self._discovery: dict[str, Any] = {}
-        """The discovery message as published, merged with the retained one of an earlier run."""
+        """The discovery message as published, merged with the retained one from an earlier run."""
         self._started_at = ""
         self._objects_due: float | None = 0.0
         """When to read the objects; None while they are current."""
@@ -303,7 +303,7 @@ class StatePublisher:
         return {"entities_left_out": self._entities_left_out, "conflict": self._conflict}
 
     def close(self, timeout: float, *, withdraw: bool) -> None:
-        """Publish pending messages and stop; `withdraw` removes everything that the broker retains of this device."""
+        """Publish pending messages and stop; `withdraw` removes everything that the broker retains for this device."""
         self._closing = True
         self._events.wake()
         if self._thread.ident is not None:
@@ -350,7 +350,7 @@ class StatePublisher:
         return not self._ownership.is_own(topic, payload)
 
     def _note_retained(self, topic: str, payload: bytes, is_discovery: bool) -> None:
-        """Note a message that the broker had retained: perhaps of an earlier run, or of another device."""
+        """Note a message that the broker had retained: perhaps from an earlier run, or from another device."""
         with self._lock:
             if is_discovery:
                 if 0 < len(payload) <= MAX_DISCOVERY_BYTES:
@@ -495,7 +495,7 @@ class StatePublisher:
         left_out = len(whole["components"]) - len(message["components"])
         if left_out and left_out != self._entities_left_out:
             LOG.warning(
-                "Home Assistant shows %d entities less: the broker does not take a message with all %d",
+                "Home Assistant shows %d fewer entities: the broker does not accept a message with all %d",
                 left_out,
                 len(whole["components"]),
             )

@@ -13,7 +13,7 @@ from math import inf
 from edge_siamese.panel.panel import Edge
 
 _MAX_BOUNCE_SECONDS = 0.1
-"""The contact of a worn button bounces for some 20 ms. Longer bouncing is interference and does not count as pressed."""
+"""The contact of a worn button bounces for about 20 ms. Longer bouncing is interference and does not count as pressed."""
 
 
 class Gesture(Enum):
@@ -38,7 +38,7 @@ class _State(Enum):
 
 
 class PressGrammar:
-    """Gestures of one button; not for several threads.
+    """Gestures of one button. Not thread-safe.
 
     Each gesture comes with the time at which it began: when the contact first closed (for a double press: in its first
     press; for RELEASED: when it opened).
@@ -48,7 +48,7 @@ class PressGrammar:
       is a first press again.
     - HOLD is reported after `hold_s` while the button is down; its release is not reported. If the second press is held,
       only HOLD is reported.
-    - STUCK is reported once, after `stuck_s` or when `restart` finds the button down. Then only RELEASED is.
+    - STUCK is reported once, after `stuck_s` or when `restart` finds the button down. After that, only RELEASED is reported.
     """
 
     def __init__(self, debounce_s: float, double_s: float, hold_s: float, stuck_s: float) -> None:

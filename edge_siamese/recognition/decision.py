@@ -37,7 +37,7 @@ MIN_LIMIT_FROM_NEGATIVES = 0.8
 MIN_PLACE_DISTANCE = 0.65
 """An empty place within this fraction of the general threshold's distance of a view may show the object itself."""
 ANY_PREFERENCE = 0.5
-"""The preference of two objects that are equally near."""
+"""The preference of two objects that are equally close."""
 
 # Rows of the support set compared with all impostors at once: bounds the memory.
 _MAX_ROWS_AT_ONCE = 2048
@@ -125,7 +125,7 @@ class Recognition:
         verdict = {
             "recognized": f"This is {self.nearest}: p = {p} reaches {whose}, {threshold}.",
             "look-alikes": (
-                f"This is {self.nearest} or {self.runner_up}: both are about equally near. Turn it, or add a view of "
+                f"This is {self.nearest} or {self.runner_up}: both are about equally close. Turn it, or add a view of "
                 "each from the side where they differ."
             ),
             "below threshold": f"Unknown: {self.nearest} is nearest, but p = {p} is below {whose}, {threshold}.",
@@ -204,7 +204,7 @@ def decide(
         min_preference: 0.5 to 1; with 0.5 the nearest object is always named.
 
     Raises:
-        EncoderError: the embedding does not have D finite numbers of ordinary size.
+        EncoderError: the embedding does not have D finite numbers of a plausible size.
     """
     query = np.asarray(embedding, dtype=np.float32)
     if query.shape != (support.dimensions,) or not (np.abs(query) <= MAX_COMPONENT).all():
@@ -454,6 +454,6 @@ def _nearest_distances(support: SupportSet, head: SigmoidDistanceHead, impostors
 
 
 def _format_distinct(p: float, threshold: float) -> tuple[str, str]:
-    """Format both with as many decimals as show which is larger."""
+    """Format both with enough decimals to show which is larger."""
     digits = next((n for n in range(2, 7) if f"{p:.{n}f}" != f"{threshold:.{n}f}"), 2)
     return f"{p:.{digits}f}", f"{threshold:.{digits}f}"

@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import structs
 
-from edge_siamese.recognition.imaging import Bytes, Floats, Frames, Preprocessing, prepare, reduced, seen_part
+from edge_siamese.recognition.imaging import (
+    Bytes,
+    Floats,
+    Frames,
+    Preprocessing,
+    center_crop,
+    downscale,
+    prepare,
+)
 
 MAX_IMAGES_PER_VIEW = 45
 """Images encoded for one view: bounds the time of a registration on a small board."""
@@ -23,7 +31,7 @@ MIN_COMPONENT, MAX_COMPONENT = 1e-6, 1e6
 UNIT_TOLERANCE = 1e-2
 """Tolerance of the norm of a unit vector: int8 encoders and float16 storage round."""
 MAX_BATCH_SIZE = 16
-"""Images encoded at once: bounds the memory of the runtime."""
+"""Images encoded at a time: bounds the memory of the runtime."""
 
 
 class Encoder(Protocol):
@@ -199,7 +207,7 @@ def make_crop(frame: npt.NDArray[Any], to: Preprocessing, side: int) -> Bytes:
     Returns:
         uint8 (h, w) or (h, w, 3), the longer side at most `side`; a copy.
     """
-    return reduced(seen_part(frame, to), side)
+    return downscale(center_crop(frame, to), side)
 
 
 def _double_resolution(frame: npt.NDArray[Any], to: Preprocessing) -> Floats:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.recognition.imaging import Box, Floats, Preprocessing, seen_box
+from edge_siamese.recognition.imaging import Box, Floats, Preprocessing, crop_box
 from edge_siamese.settings import FocusName
 
 Mask = npt.NDArray[np.bool_]
@@ -70,7 +70,7 @@ class CenterFocus:
     def find(self, frame: npt.NDArray[Any], time: float, keep: bool = False) -> Box | None:
         """See `Focus.find`; never None."""
         rows, columns = frame.shape[:2]
-        return seen_box(rows, columns, self._to)
+        return crop_box(rows, columns, self._to)
 
 
 class ForegroundFocus:
@@ -152,7 +152,7 @@ class ForegroundFocus:
         if not len(down):
             return None
         if self._changed.mean() > MAX_CHANGED:
-            return seen_box(rows, columns, self._to)
+            return crop_box(rows, columns, self._to)
         cell_rows, cell_columns = rows / self._new.shape[0], columns / self._new.shape[1]
         top, bottom = down[0] * cell_rows, (down[-1] + 1) * cell_rows
         left, right = across[0] * cell_columns, (across[-1] + 1) * cell_columns

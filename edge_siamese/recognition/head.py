@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edge_siamese.recognition.imaging import Floats
 
-# Bytes of |h1 - h2| held at once by the weighted L1 distance.
+# Bytes of |h1 - h2| held at a time by the weighted L1 distance.
 _L1_BLOCK_BYTES = 32 * 1024 * 1024
 
 

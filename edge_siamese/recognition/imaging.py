@@ -72,7 +72,7 @@ class Box:
         return frame[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-def seen_box(height: int, width: int, to: Preprocessing) -> Box:
+def crop_box(height: int, width: int, to: Preprocessing) -> Box:
     """The part of a frame of this size that `prepare` reads: the largest centered one with the target's aspect ratio."""
     if to.fit == "stretch":
         return Box(0, 0, height, width)
@@ -94,7 +94,7 @@ def prepare(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
     Raises:
         ImageError: the array is not such an image.
     """
-    return _resize(_color(seen_part(frame, to), to.color), to)
+    return _resize(_color(center_crop(frame, to), to.color), to)
 
 
 def prepare_batch(frames: Frames, to: Preprocessing) -> Bytes:
@@ -117,14 +117,14 @@ def prepare_batch(frames: Frames, to: Preprocessing) -> Bytes:
     return prepared
 
 
-def seen_part(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
+def center_crop(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
     """The part of a frame that `prepare` reads, at its own size and colors; not a copy. Raises `ImageError`."""
     checked = _checked(frame)
-    part: Bytes = seen_box(checked.shape[0], checked.shape[1], to).of(checked)
+    part: Bytes = crop_box(checked.shape[0], checked.shape[1], to).of(checked)
     return part
 
 
-def reduced(pixels: npt.NDArray[Any], side: int) -> Bytes:
+def downscale(pixels: npt.NDArray[Any], side: int) -> Bytes:
     """Reduce a picture by area averaging so that its longer side is at most `side` pixels; never enlarge it.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing, prepare, seen_part
+from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing, center_crop, prepare
 
 GRID = 128
 """The longer side of the grid, in cells."""
@@ -52,12 +52,12 @@ class Quality:
     for a different one. None without a previous frame."""
 
 
-def make_grid(frame: npt.NDArray[Any], seen: Preprocessing) -> Floats:
+def make_grid(frame: npt.NDArray[Any], preprocessing: Preprocessing) -> Floats:
     """Reduce a frame to the small gray picture on which quality is measured.
 
     Args:
         frame: uint8 (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4).
-        seen: the encoder's input, which determines the part of the frame.
+        preprocessing: the encoder's input, which determines the part of the frame.
 
     Returns:
         float32 (rows, columns) of whole numbers from 0 to 255; multiples of 32, the longer one `GRID`.
@@ -65,11 +65,12 @@ def make_grid(frame: npt.NDArray[Any], seen: Preprocessing) -> Floats:
     Raises:
         ImageError: the frame is not an image.
     """
-    longer = max(seen.height, seen.width)
+    longer = max(preprocessing.height, preprocessing.width)
     rows, columns = (
-        max(_REGION, round(GRID * side / longer / _REGION) * _REGION) for side in (seen.height, seen.width)
+        max(_REGION, round(GRID * side / longer / _REGION) * _REGION)
+        for side in (preprocessing.height, preprocessing.width)
     )
-    part = _bin(seen_part(frame, seen), rows, columns)
+    part = _bin(center_crop(frame, preprocessing), rows, columns)
     grid = prepare(part, Preprocessing(rows, columns, "gray", "stretch"))
     return grid.reshape(rows, columns).astype(np.float32)
 

@@ -120,7 +120,7 @@ class Refusal:
 class Burst:
     """A burst of frames of one object: ends when enough frames are good, or when the time is over.
 
-    Good frames are encoded as they arrive. The result is then available at once, and no frame is kept.
+    Good frames are encoded as they arrive. The result is then available immediately, and no frame is kept.
     """
 
     def __init__(

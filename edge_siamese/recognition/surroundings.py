@@ -1,8 +1,8 @@
 """Surroundings: what a camera sees while nothing registered is near, and the limits of objects that follow from it.
 
 Each scene, a visit or the empty place between two visits, is condensed to one embedding (`SceneSampler`). A bounded sample
-of them is kept (`Surroundings`). An object whose limit they come near gets a stricter one (`tightened`). The rules are those
-of docs/method.md, "Surroundings".
+of them is kept (`Surroundings`). An object whose limit they come close to gets a stricter one (`tightened`). The rules are
+in docs/method.md, "Surroundings".
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from edge_siamese.recognition.imaging import Floats
 from edge_siamese.recognition.support import SupportSet
 
 MAX_SCENES = 500
-"""Scenes that are kept: 500 kB of memory with 256 dimensions, and half of it on the disk."""
+"""Scenes that are kept: 500 kB of memory with 256 dimensions, and half of it on disk."""
 MAX_BYTES = 2 * 1024 * 1024
 """Memory of them, which limits their number with more dimensions."""
 MIN_SCENE_FRAMES = 6
 """Frames of a scene: something that moves through the picture leaves none."""
 MIN_PLACE_FRAMES = 100
-"""Frames of a scene that may be the empty place: nobody holds an object still for so long before its registration."""
+"""Frames of a scene that may be the empty place: nobody holds an object still for that long before its registration."""
 MAX_STANDING_FRAMES = 300
 """Frames for which an object may stand before the camera before it is registered."""
 MAX_PLACES = 16
 """Empty places that are kept; a further one replaces the oldest."""
 MAX_SCENE_FRAMES = 600
-"""After so many frames, a scene that stays is sampled, and begins again."""
+"""A scene that stays is sampled after this many frames, and then begins again."""
 MIN_SCENES = 30
 """Scenes from which the distances of all others are estimated."""
 GUARD = 1.1
@@ -51,7 +51,7 @@ class SceneSampler:
 
     Args:
         head: computes the distances.
-        same: the distance within which two pictures show one thing.
+        same: the distance within which two pictures show the same thing.
     """
 
     def __init__(self, head: SigmoidDistanceHead, same: float) -> None:
@@ -73,7 +73,7 @@ class SceneSampler:
             is_known: an object was recognized, or is present.
 
         Returns:
-            The embedding of the scene that ended with the previous frame, float32 (D,); None if it goes on, was too short,
+            The embedding of the scene that ended with the previous frame, float32 (D,); None if it continues, was too short,
             or showed an object.
         """
         if embedding is None:
@@ -101,7 +101,7 @@ class SceneSampler:
     def place(self) -> Floats | None:
         """The place as it was for a while before the present scene began, float32 (D,).
 
-        None if it is not certain: nothing stood still for long enough, an object was recognized there, or the present scene
+        None if it is uncertain: nothing stood still for long enough, an object was recognized there, or the present scene
         began long ago.
         """
         return self._place if self._standing <= MAX_STANDING_FRAMES else None
@@ -117,14 +117,14 @@ class SceneSampler:
 
 
 class Surroundings:
-    """A bounded sample of scenes, and the empty places; no two scenes or places show one thing.
+    """A bounded sample of scenes, and the empty places; no two scenes or places show the same thing.
 
-    If it is full, a scene replaces a random one. So scenes of a former place fade away, and frequent strangers do not
+    If it is full, a scene replaces a random one. So scenes of a previous location fade away, and frequent strangers do not
     displace rare ones.
 
     Args:
         head: computes the distances.
-        same: the distance within which two pictures show one thing.
+        same: the distance within which two pictures show the same thing.
         scenes: float32 (N, D), to begin with.
         places: float32 (P, D), to begin with.
         random: chooses what is replaced.
@@ -174,7 +174,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Fit:
-    """How near the surroundings come to an object."""
+    """How close the surroundings come to an object."""
 
     scenes: int
     """The number of scenes that are certain to be something else."""
@@ -197,7 +197,7 @@ class Fit:
 def tightened(
     support: SupportSet, head: SigmoidDistanceHead, threshold: float, scenes: Floats, rate: float | None
 ) -> tuple[SupportSet, tuple[Fit, ...]]:
-    """Make the limits of objects stricter that the surroundings come near.
+    """Make the limits stricter of objects that the surroundings come close to.
 
     The distances of scenes to an object are taken as normally distributed, up to their median. The limit is the distance
     within which the share `rate` of the scenes is expected, divided by the number of objects. Scenes within `GUARD` times
@@ -212,7 +212,7 @@ def tightened(
         rate: the share of scenes that may be recognized as any object; None: `RATE`.
 
     Returns:
-        The objects with the stricter limits, and how near the scenes come to each of them.
+        The objects with the stricter limits, and how close the scenes come to each of them.
     """
     if not (len(support) and 0.0 < threshold < 1.0):
         return support, (Fit(0),) * len(support)

@@ -48,7 +48,7 @@ class Sighting:
         place = f'"{self.region}"' if self.region else ""
         if self.kind == "undecided":
             where = f" in {place}" if place else ""
-            return f"{self.name} or {self.other_name}{where}: both are about equally near (p = {self.probability:.2f})"
+            return f"{self.name} or {self.other_name}{where}: both are about equally close (p = {self.probability:.2f})"
         if self.kind == "appeared":
             return f"{self.name} appeared{place and ' in '}{place} (p = {self.probability:.2f})"
         if self.kind == "seen":
@@ -159,8 +159,8 @@ class Tracker:
             appear: k, the number of them that must show an object for it to appear; 1 to n.
             leave: the number of them with which it leaves; below `appear`.
             seen_every_s: the interval of `seen` reports while it stays, in seconds; 0 for none.
-            gap_s: after this many seconds without a frame, everything left when the frames stopped. Must be longer than
-                the time from one frame to the next.
+            gap_s: after this many seconds without a frame, everything is taken to have left when the frames stopped.
+                Must be longer than the time from one frame to the next.
             region: where the objects are, for the sightings.
             new_id: creates the id of a sighting.
 
@@ -223,7 +223,7 @@ class Tracker:
         return left + appeared + self._undecided_reports(shown) + self._due_reports(now)
 
     def tick(self, time: float) -> list[Sighting]:
-        """Update the time without a frame; after a gap, everything left when the frames stopped."""
+        """Update the time without a frame; after a gap, everything is taken to have left when the frames stopped."""
         now = time + self._behind
         if now < self._now:
             self._behind += self._now - now

@@ -25,7 +25,7 @@ import numpy as np
 
 from edge_siamese import __version__
 from edge_siamese.errors import EdgeSiameseError, ModelCrashed, SandboxError, SelfTestFailed
-from edge_siamese.models import described
+from edge_siamese.models import describe_shipped
 from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
 from edge_siamese.models.selftest import SelfTestReport, self_test
 from edge_siamese.runtimes.selection import load_encoder, select_runtime
@@ -37,7 +37,7 @@ T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.02
-_PUBLIC_TEMPORARY = Path("/var/tmp")  # readable by every account, and on the disk
+_PUBLIC_TEMPORARY = Path("/var/tmp")  # readable by every account and located on disk
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _confined(
                 raise  # it was not the model
             verb = "crashes" if error.reason.startswith("SIG") else "does not work on"
             text = f"the {precision} file of {bundle.manifest.model_id} {verb} {status}: {error.reason}"
-            # The kernel may have killed it for the memory of others.
+            # The kernel may have killed it because other processes used up the memory.
             kind = SelfTestFailed if error.reason.startswith("SIGKILL") else ModelCrashed
             raise kind(text) from error
         except EdgeSiameseError as error:
@@ -139,7 +139,7 @@ def finish(steps: Generator[Any, None, T]) -> T:
 
 def is_untrusted(bundle: Bundle) -> bool:
     """Return whether a bundle is not one of those that are shipped with the program."""
-    return not described(bundle.path)
+    return not describe_shipped(bundle.path)
 
 
 def self_test_key(bundle: Bundle, runtime: str, precision: str) -> str:
@@ -162,7 +162,9 @@ def examine_model(
     from edge_siamese.registry import RUNTIMES
     from edge_siamese.runtimes.selection import runtime_status
 
-    codecs.lookup("cp437")  # of names in archives; the confined part may not be able to read Python's library
+    codecs.lookup(
+        "cp437"
+    )  # used for names in archives; the confined part may not be able to read Python's library
     yield str(runtime_status(imported, RUNTIMES[imported]))
     bundle = load_bundle(directory)
     if not with_golden:

@@ -24,14 +24,14 @@ class Graph(Protocol):
 
         Args:
             package: the imported library.
-            path: of the file, for errors if there is `content`.
-            threads: of the runtime.
+            path: path of the file; only for errors if there is `content`.
+            threads: threads of the runtime.
             content: the bytes to load instead, which were verified; the file may have been replaced since.
         """
 
     @staticmethod
     def check_package(package: ModuleType) -> None:
-        """Raise an error if the package can be imported and yet does not work."""
+        """Raise an error if the package can be imported but does not work."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -17,8 +17,8 @@ MAX_BATCH = 32
 _ERRORS_ONLY = 3
 _NO_OVERFLOW = ("session.x64quantprecision", "1")
 """On x86 without int8 dot products, onnxruntime's fastest kernels add pairs of products in sixteen bits, where full-range
-int8 weights overflow: embeddings of `objects` had a mean cosine of 0.87 to the right ones. With this option they are right
-there too, and take 25 % more time. With int8 dot products nothing overflows, and the option would double the time."""
+int8 weights overflow: embeddings of `objects` had a mean cosine of 0.87 to the correct ones. With this option they are
+correct there too, and take 25 % more time. With int8 dot products nothing overflows; the option would double the time."""
 
 
 class OnnxGraph:

@@ -104,7 +104,7 @@ def load_encoder(
 
 
 def select_runtime(bundle: Bundle, runtime: str, precision: str) -> tuple[RuntimeStatus, str]:
-    """Return the runtime that `load_encoder` uses, and why; raises the same errors."""
+    """Return the runtime that `load_encoder` would use, and why; raises the same errors."""
     return _select(bundle, precision) if runtime == AUTO else _require(runtime)
 
 
@@ -136,7 +136,7 @@ def runtime_format(runtime: str) -> str:
 def runtime_status(name: str, driver: RuntimeDriver) -> RuntimeStatus:
     """Import a runtime and try it.
 
-    The result is kept for the life of the process: a compiled module must not be imported twice.
+    The result is cached until the process ends: a compiled module must not be imported twice.
     """
     (library,) = driver.libraries
     package = library.split(".")[0]
@@ -179,7 +179,7 @@ def _select(bundle: Bundle, precision: str) -> tuple[RuntimeStatus, str]:
         status = runtime_status(name, driver)
         if status.usable:
             names = [*tried, *AUTO_ORDER[len(tried) :]]
-            return status, f"first that works of {', '.join(names)}"
+            return status, f"first usable one of {', '.join(names)}"
         tried.append(str(status))
     hint = next(RUNTIMES[name].install for name in AUTO_ORDER if RUNTIMES[name].format in formats)
     raise RuntimeNotInstalled(f"no inference runtime works here: {', '.join(tried)}; to get one: {hint}")

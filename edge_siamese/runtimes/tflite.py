@@ -51,7 +51,7 @@ class TfliteGraph:
         self.input_shape = shape[1:]
         self.dimensions = shape_out[1]
         self._values = _input_values(self._input, path)
-        # An interpreter owns one set of tensors, so two threads must not use it at once.
+        # An interpreter owns one set of tensors, so two threads must not use it at the same time.
         self._lock = threading.Lock()
 
     @staticmethod
@@ -116,7 +116,7 @@ def _silent_stderr() -> Iterator[None]:
     null = os.open(os.devnull, os.O_WRONLY)
     sys.stderr.flush()
     os.dup2(null, 2)
-    # As the interpreter enables it, such as in the service; whoever enables it otherwise may have chosen another file.
+    # Only if the interpreter has enabled it, as in the service: code that enables it may have chosen another file.
     by_default = "faulthandler" in sys._xoptions or os.environ.get("PYTHONFAULTHANDLER")
     if reports_crashes := bool(by_default) and faulthandler.is_enabled():
         faulthandler.enable(original)

@@ -1,4 +1,4 @@
-"""The support store: registered objects on the disk, durable and undoable."""
+"""The support store: registered objects on disk, durable and undoable."""
 
 from edge_siamese.store.archive import ImportResult, OnConflict
 from edge_siamese.store.records import Counts, StoredObject, StoredView

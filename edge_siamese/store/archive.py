@@ -345,7 +345,7 @@ class _Importer:
         keep_crops: bool,
         on_conflict: OnConflict,
     ) -> None:
-        """Prepare the import; see `import_archive`. `model_id` is None if the embeddings are of another model."""
+        """Prepare the import; see `import_archive`. `model_id` is None if the embeddings belong to another model."""
         self._run = connection.execute
         self._connection = connection
         self._archive = archive

@@ -1,7 +1,7 @@
-"""The number of changes of a store, also kept in a small file beside it, so that lost changes are noticed.
+"""The number of changes to a store, also kept in a small file next to it, so that lost changes are noticed.
 
 SQLite opens a database whose log is missing or cut off, or an older copy, without an error: each is a valid earlier state.
-This file says how many changes there were. It is replaced after a change is on the disk. If the power fails between the two,
+This file says how many changes there were. It is replaced after a change is on disk. If the power fails between the two,
 the number in the file is lower than that of the database, and nothing is reported.
 """
 
@@ -20,7 +20,7 @@ _LINE = re.compile(r"([0-9a-f]{32}) ([0-9]{1,18}) ([0-9a-f]{8})\n")
 
 @dataclass(frozen=True)
 class ChangeCount:
-    """Number of changes of a store; embeddings computed from its pictures do not count."""
+    """Number of changes to a store; embeddings computed from its pictures do not count."""
 
     store: str
     """32 hexadecimal digits, which identify the store and its copies."""

@@ -71,7 +71,7 @@ class Database:
         self.repair: Repair | None = None
         """The repair on opening; None if none was needed."""
         self.lost_changes = 0
-        """Number of changes that are missing, although they were on the disk before."""
+        """Number of changes that are missing, although they were on disk before."""
         self._connection: sqlite3.Connection | None = None
         self._lock: StoreLock | None = None
         self._writing = threading.Lock()
@@ -99,7 +99,7 @@ class Database:
 
     @property
     def damaged(self) -> bool:
-        """Whether damage was found since the opening; opening the store again repairs it."""
+        """Whether damage was found since the store was opened; opening it again repairs it."""
         return self.files.damage_marker.exists()
 
     def read(self, sql: str, *values: Any) -> list[Row]:
@@ -111,7 +111,7 @@ class Database:
 
     @contextmanager
     def change(self, counted: bool = True) -> Iterator[sqlite3.Connection]:
-        """A transaction: on the disk when the block has ended, rolled back if it raises.
+        """A transaction: on disk when the block has ended, rolled back if it raises.
 
         Args:
             counted: whether it counts as a change; embeddings do not, because they can be computed again.
@@ -216,7 +216,7 @@ class Database:
             limit_s: give up after this many seconds, and keep the previous backup.
 
         Returns:
-            Whether the backup is as new as the store.
+            Whether the backup is up to date.
 
         Raises:
             StoreError: the backup cannot be written, or the store is damaged. The previous backup is kept.
@@ -236,7 +236,7 @@ class Database:
             os.close(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
             with closing(sqlite3.connect(new, isolation_level=None)) as copy:
                 self.connection.backup(copy, pages=_BACKUP_PAGES_AT_ONCE, progress=watch, sleep=0)
-                # A single file, without a log beside it.
+                # A single file, without a log next to it.
                 copy.execute("PRAGMA journal_mode = DELETE")
                 _check_integrity(copy)
             sync_file(new)
@@ -270,7 +270,7 @@ class Database:
             self._lock.release()
 
     def _open(self, day: str) -> None:
-        noted = read_count(self.files.change_count)
+        recorded = read_count(self.files.change_count)
         if is_interrupted(self.files):
             self.repair = repair(self.files, "its repair was interrupted", day)
         try:
@@ -279,15 +279,15 @@ class Database:
             self.repair = repair(self.files, str(damage), day)
             try:
                 self._connection = self._connect(require_latest=False)
-            except _DamagedError as again:
+            except _DamagedError as error:
                 raise StoreError(
-                    f"{self.path} cannot be repaired: {again}; restore it from a backup"
-                ) from again
+                    f"{self.path} cannot be repaired: {error}; restore it from a backup"
+                ) from error
         with suppress(OSError):
             self.files.damage_marker.unlink(missing_ok=True)
         count = count_changes(self._connection)
-        self.lost_changes = count.missing(noted) if count else 0
-        if count != noted and not self.lost_changes and (noted or (count and count.changes)):
+        self.lost_changes = count.missing(recorded) if count else 0
+        if count != recorded and not self.lost_changes and (recorded or (count and count.changes)):
             self._write_count(self._connection)
 
     def _connect(self, require_latest: bool) -> sqlite3.Connection:
@@ -353,14 +353,14 @@ class Database:
             raise store_error(error, self.path) from error
 
     def map_error(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
-        """The `StoreError` for a failure. Damage is marked beside the store: the next opening checks everything."""
+        """The `StoreError` for a failure. A marker file records damage, so that the next opening checks everything."""
         if is_damage(error):
             with suppress(OSError):
                 write_text_atomically(self.files.damage_marker, f"{error}\n", 0o600)
         return store_error(error, self.path)
 
     def _write_count(self, connection: sqlite3.Connection) -> None:
-        """Write the number of changes beside the store. On a full disk it keeps a lower number, and no loss is reported."""
+        """Write the number of changes to its file; on a full disk the old number remains, and no loss is reported."""
         with suppress(*FAILURES, OSError):
             if count := count_changes(connection):
                 write_count(self.files.change_count, count)
@@ -372,7 +372,7 @@ class Database:
 
 
 class MemoryDatabase(Database):
-    """A store in memory, gone when it is closed. Several threads may use it, one at a time."""
+    """A store in memory, discarded when it is closed. Several threads may use it, one at a time."""
 
     def __init__(self) -> None:
         self.path = Path(":memory:")
@@ -416,9 +416,9 @@ class MemoryDatabase(Database):
 
 
 class StoreLock:
-    """An exclusive lock on a file beside the store; the system releases it when the process ends.
+    """An exclusive lock on a file next to the store; the system releases it when the process ends.
 
-    The file stays when the lock is released: removing it would let two processes lock two files of one name.
+    The file stays when the lock is released: removing it would let two processes lock two files with the same name.
     """
 
     def __init__(self, store: Path) -> None:
@@ -450,7 +450,7 @@ class StoreLock:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         except OSError:
-            pass  # the process id is only informative; a full disk must not keep the store closed
+            pass  # the process id is only informational; a full disk must not prevent opening the store
 
     def release(self) -> None:
         """Release the lock; may be called twice."""

@@ -83,7 +83,8 @@ def find_damage(
     Args:
         connection: a store of the newest schema.
         model_id: the current model.
-        usable: tells which of its embeddings, as (view, vector, checksum), can be used; None: those with the right checksum.
+        usable: returns which of its embeddings, as (view, vector, checksum), can be used; None: those whose checksum is
+            correct.
 
     Raises:
         sqlite3.Error, UnicodeDecodeError: the file is damaged.

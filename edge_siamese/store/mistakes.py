@@ -64,7 +64,7 @@ class Actual:
     name: str | None
     """None if it is unknown."""
     uid: str | None
-    """Of the registered object of that name; None if there is none."""
+    """Uid of the registered object of that name; None if there is none."""
 
     @classmethod
     def of(cls, store: StoreQueries, recognized: str, name: str | None) -> Actual:
@@ -73,7 +73,7 @@ class Actual:
         Args:
             store: has the registered objects.
             recognized: uid of the object that was recognized.
-            name: None if nobody said it.
+            name: None if it is unknown.
 
         Raises:
             SupportError: the name is not valid, or that of the object that was recognized.
@@ -99,7 +99,7 @@ class KeptMistakes:
         self._allowed = False
 
     def allow(self, allowed: bool) -> None:
-        """Follow the owner's consent: without it, all are deleted; raises `StoreError` if that fails."""
+        """Apply the owner's consent: without it, all are deleted; raises `StoreError` if that fails."""
         self._allowed = allowed
         if not allowed and self.directory is not None:
             try:

@@ -47,7 +47,7 @@ class ArchivedPicture(Record, frozen=True):
     kind: PictureKind
     """`view`: of a registered object; `wrong`: of something else that was recognized as it."""
     name: str | None
-    """Name of what it shows; None for a wrong recognition of which nobody said it."""
+    """Name of what it shows; None for a wrong recognition without a label."""
     recognized: str | None
     """The object as which it was recognized wrongly; None for a view."""
     created: str
@@ -81,7 +81,7 @@ def write_pictures(
 
     Args:
         path: the archive.
-        database: the store's.
+        database: database of the store.
         mistakes: those of its negatives replace their pictures; others are left out.
         model_id: the model in use.
         now: the current time, UTC, ISO 8601.

@@ -119,7 +119,7 @@ class StoreQueries:
 
     def object(self, uid_or_name: str) -> StoredObject:
         """One object; raises `NoSuchObject` if there is none with this uid or name."""
-        uid_or_name = uid_or_name.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate names nothing
+        uid_or_name = uid_or_name.encode("utf-8", "replace").decode("utf-8")  # no name has a lone surrogate
         matches = self._select_objects("o.uid = ?", uid_or_name) or self._select_objects(
             "o.key = ?", name_key(uid_or_name)
         )
@@ -179,7 +179,7 @@ class StoreQueries:
             f"WHERE {LIVE} AND e.checksum != {UNUSABLE} ORDER BY o.id, v.kind = 'negative', v.id",
             self.model_id,
         )
-        # Bytes that a disk changed cost one view, not the recognition of all objects.
+        # A corrupted embedding disables one view, not the recognition of all objects.
         usable = self.usable_rows([(row[3], row[5], row[6]) for row in rows])
         if not all(usable):
             damaged = {row[3] for row, good in zip(rows, usable, strict=True) if not good}

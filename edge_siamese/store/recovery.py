@@ -1,7 +1,7 @@
 """Recovery of a damaged store: a new store is built from what can be read of the file and its last backup.
 
 The damaged file and its log are kept under a dated name. The new store is built under a temporary name and replaces the
-old one when it is complete and on the disk. A note next to the store records the progress, so a power cut at any moment
+old one when it is complete and on disk. A note next to the store records the progress, so a power cut at any moment
 leaves either a repair that the next opening continues, or a finished one.
 """
 
@@ -202,7 +202,7 @@ def _rebuild(files: StoreFiles, damaged: Path) -> tuple[int, int]:
         new.with_name(new.name + suffix).unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
     with ExitStack() as stack:
-        # After a power cut it is built again, so only the finished file has to be on the disk.
+        # After a power cut it is built again, so only the finished file has to be on disk.
         target = stack.enter_context(closing(sqlite3.connect(new, isolation_level=None)))
         target.execute("PRAGMA synchronous = OFF")
         migrate(target)

@@ -1,4 +1,4 @@
-"""The support store: registered objects on the disk, where every change is durable and can be undone."""
+"""The support store: registered objects on disk, where every change is durable and can be undone."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 class SupportStore(StoreQueries):
     """Objects, their views and pictures in one SQLite file; used by one process at a time.
 
-    Used from one thread, except for `export_archive`, `export_pictures` and `import_archive`, which take long: any thread
-    may call them. During an import, changes raise `StoreBusy` while `busy` is true.
+    Used from one thread, except for `export_archive`, `export_pictures` and `import_archive`, which take a long time: any
+    thread may call them. During an import, changes raise `StoreBusy` while `busy` is true.
 
-    A changing call that returned is on the disk; one that raised has changed nothing. Errors: `StoreError` for the
-    file and the disk, `SupportError` for names and arrays.
+    When a call returns, its change is on disk; when it raises, nothing has changed. Errors: `StoreError` for the file and
+    the disk, `SupportError` for names and arrays.
 
     with SupportStore("objects.db", encoder.model_id, encoder.dimensions) as store:
         store.register("mug", view)
@@ -125,7 +125,7 @@ class SupportStore(StoreQueries):
 
     @property
     def damaged(self) -> bool:
-        """Whether damage was found since the opening; opening the store again repairs it."""
+        """Whether damage was found since the store was opened; opening it again repairs it."""
         return self._database.damaged
 
     @property
@@ -141,8 +141,8 @@ class SupportStore(StoreQueries):
     def check(self) -> tuple[str, ...]:
         """Look for damaged rows and repair them; returns a human-readable line if there were any.
 
-        Damaged embeddings come from the backup, or are computed again from pictures (see `unembedded`). Without either,
-        their views are kept and not used (see `unusable_views`).
+        Damaged embeddings are restored from the backup, or computed again from pictures (see `unembedded`). If neither is
+        possible, their views are kept but not used (see `unusable_views`).
         """
         self.suspect = False
         try:
@@ -179,7 +179,7 @@ class SupportStore(StoreQueries):
             self.model_id, self.dimensions, self.unit_length = before
 
     def require_free_name(self, name: str) -> None:
-        """Raise `SupportError` if an object cannot get this name: it is not valid, or taken."""
+        """Raise `SupportError` if a name is not valid or is taken."""
         _require_free(self._database.connection, checked_name(name))
 
     def register(self, name: str | None, view: NewView, template: str = "object {number}") -> StoredObject:
@@ -290,7 +290,7 @@ class SupportStore(StoreQueries):
 
         Args:
             registrations_only: consider only registrations, added views and added negatives. Those of an object that
-                was merged since are skipped: they belong to another object.
+                has since been merged are skipped: they belong to another object.
 
         Returns:
             What was undone; None if there is nothing to undo. Restored views may lack an embedding of the current

@@ -1,4 +1,4 @@
-"""The file with the embeddings of a camera's surroundings, beside the database of objects. It has no pictures.
+"""The file with the embeddings of a camera's surroundings, next to the database of objects. It has no pictures.
 
     surroundings.bin    one line of JSON, a `_Header`, then float16 (P + N, D), little-endian: places, then scenes
 

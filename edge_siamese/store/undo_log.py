@@ -3,7 +3,7 @@
 Each change is a numbered row, written in the transaction of the change itself. An undo takes the last change that still
 has an effect, reverts it and marks it as undone. A second undo therefore goes further back, and there is no redo. A
 deleted object or view is only marked. It is kept for `MAX_UNDOS` further changes; then later changes purge it, at most
-`MAX_PURGED_VIEWS` views each, so that no change takes long. Changes replicated from other devices are only numbered.
+`MAX_PURGED_VIEWS` views each, so that no change takes a long time. Changes replicated from other devices are only numbered.
 
 Every object has at least one view. An object that an undo leaves without a view is deleted with its last view.
 """

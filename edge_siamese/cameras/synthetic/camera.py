@@ -23,7 +23,7 @@ class SyntheticCamera:
         settings: size, rate, and the folder with pictures of objects.
         color: color of the frames.
         press: called with True and False when the button's contact closes and opens, on the capture thread.
-        scene: the scene; None: the one of the demo.
+        scene: the scene to play; None: the demo scene.
         on_step: called with a line for each step of the scene, on the capture thread.
         clock: returns seconds, like `time.monotonic`.
         sleep: waits for a number of seconds.

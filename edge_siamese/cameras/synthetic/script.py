@@ -21,7 +21,7 @@ class Show:
     start: float
     """When it begins to arrive, in seconds of the scene."""
     end: float
-    """When it has gone."""
+    """When it has left."""
     text: str = ""
     """Human-readable description."""
 
@@ -179,7 +179,7 @@ def demo_script(names: Sequence[str], pace: float = 1.0) -> Script:
     """Create the script that shows what a device does.
 
     Three objects are registered and recognized, and another one is rejected. A fourth is registered by mistake, which a
-    long press undoes. Then the three and the unknown object appear in turns forever.
+    long press undoes. Then the three and the unknown object appear in turn, forever.
 
     Args:
         names: five sprites: three to register, one that stays unknown, one registered by mistake.

@@ -33,7 +33,7 @@ complete -c edge-siamese -n '__edge_siamese_at ' -a register -d 'Register the ob
 complete -c edge-siamese -n '__edge_siamese_at ' -a rename -d 'Rename an object.'
 complete -c edge-siamese -n '__edge_siamese_at ' -a forget -d 'Forget an object; `undo` restores it.'
 complete -c edge-siamese -n '__edge_siamese_at ' -a merge -d 'Move the views of one object to another, and forget the first.'
-complete -c edge-siamese -n '__edge_siamese_at ' -a undo -d 'Undo the last change of the objects.'
+complete -c edge-siamese -n '__edge_siamese_at ' -a undo -d 'Undo the last change to the objects.'
 complete -c edge-siamese -n '__edge_siamese_at ' -a wrong -d 'Reject the last recognition and keep it as a negative example.'
 complete -c edge-siamese -n '__edge_siamese_at ' -a score -d 'Recognize the objects in pictures.'
 complete -c edge-siamese -n '__edge_siamese_at ' -a explain -d 'Explain the decision on the current frame or on a picture.'

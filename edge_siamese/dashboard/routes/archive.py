@@ -36,7 +36,7 @@ ZIP = "application/zip"
 ARCHIVE_TYPES = (ZIP, "application/octet-stream", "application/x-zip-compressed")
 READ_BYTES, WRITE_BYTES = 256 * 1024, 1 << 20
 """Sizes of pieces in which archives are read and written."""
-DISK_FULL = "the disk is nearly full: make room first"
+DISK_FULL = "the disk is nearly full: free some space first"
 
 
 class IncomingArchive:
@@ -108,7 +108,7 @@ class OutgoingArchive:
         with self.path.open("rb") as file:
             while chunk := await loop.run_in_executor(self._pool, file.read, READ_BYTES):
                 yield chunk
-        self.close()  # before the client sees the end: it may export again at once
+        self.close()  # before the client sees the end: it may export again immediately
 
     def close(self) -> None:
         """Remove the file, and allow the next export. May be called twice."""

@@ -23,7 +23,7 @@ class SessionInfo(Record):
 
     authenticated: bool
     login: Annotated[bool, Meta(description="Whether a login is required.")]
-    csrf: Annotated[str | None, Meta(description="For the header X-CSRF-Token of changes.")]
+    csrf: Annotated[str | None, Meta(description="Value of the header X-CSRF-Token that changes require.")]
     device: Annotated[str, Meta(description="Name of this device.")]
     version: str
 

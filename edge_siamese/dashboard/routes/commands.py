@@ -35,7 +35,9 @@ class Changed(Record):
     """The outcome of a change."""
 
     text: Annotated[str, Meta(description="The outcome in one line.")]
-    object: Annotated[Object, Meta(description="The current object; a forgotten one as it was.")]
+    object: Annotated[
+        Object, Meta(description="The object after the change; for a forgotten one, as it was before.")
+    ]
 
 
 class ObjectList(Record):
@@ -135,7 +137,7 @@ class Refusal(Record):
     error: str
     kind: str
     reason: Annotated[
-        str, Meta(description="Reason of a refusal, such as blurred, collision, failed, ended.")
+        str, Meta(description="Reason of a refusal, such as blurred, already known, failed, ended.")
     ] = ""
     collides: Annotated[str | None, Meta(description="The registered object that the new one resembles.")] = (
         None
@@ -143,7 +145,7 @@ class Refusal(Record):
 
 
 def _body(command: Command, arguments: list[Argument]) -> type[Record]:
-    """Return the type of a JSON body. Pictures are uploaded before, and named by their ids."""
+    """Return the type of a JSON body. Pictures are uploaded beforehand and referenced by their ids."""
     fields: list[Any] = []
     for argument in arguments:
         kind = UploadIds if argument.is_picture else argument.annotation

@@ -31,7 +31,7 @@ class EventList(Record):
 @ENDPOINTS.add("GET", "/events")
 def events(
     state: AppState,
-    count: Annotated[int, Meta(description="Number of events, at most.", ge=0, le=MAX_RECENT_EVENTS)] = 50,
+    count: Annotated[int, Meta(description="Maximum number of events.", ge=0, le=MAX_RECENT_EVENTS)] = 50,
     seen: Annotated[
         bool,
         Meta(description="Whether to include `seen` events, which repeat while an object stays in view."),

@@ -42,7 +42,7 @@ class Health(Record):
     uptime_s: float
     model: JsonObject | None
     selftest: Annotated[
-        JsonObject | None, Meta(description="Whether the model computes the same as at its export.")
+        JsonObject | None, Meta(description="Whether the model computes the same as when it was exported.")
     ]
     integrations: JsonObject
 

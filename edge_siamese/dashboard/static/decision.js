@@ -70,7 +70,7 @@ function summary(found) {
   const runnerUp = found.runner_up
     ? `runner-up: ${found.runner_up}, ${probability(Math.max(0, found.probability - found.margin))}`
     : "no runner-up";
-  if (found.rule === "look-alikes") return "Both are about equally near: turn it, or add a view of each.";
+  if (found.rule === "look-alikes") return "Both are about equally close: turn it, or add a view of each.";
   return found.name ? runnerUp : `nearest: ${found.nearest}; ${runnerUp}`;
 }
 

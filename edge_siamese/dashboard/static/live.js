@@ -105,7 +105,7 @@ function decisions(signal) {
   };
 }
 
-/** The explanation of a region's decision: fetched while it is open, and at once when the decision changes. */
+/** The explanation of a region's decision: fetched while it is open, and again when the decision changes. */
 function why(signal, region) {
   const lines = h("div.sentences");
   let timer = 0;

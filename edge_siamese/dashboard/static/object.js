@@ -102,7 +102,7 @@ export function mount(place, { heading, signal, uid, name: setTitle }) {
     },
   }, h("label", { for: "new-name" }, "Name"), h("div.row.tight", {}, nameField, save));
 
-  /** Run an action that removes the object; unless it fails, the page is not refreshed any more. */
+  /** Run an action that removes the object; unless it fails, the page is no longer refreshed. */
   const end = async (action) => {
     gone = true;
     try {

@@ -1,4 +1,4 @@
-/** The page "Regions": draws the places in the picture that are watched by themselves, with the mouse or the keyboard. */
+/** The page "Regions": draws the places in the picture that are watched separately, with the mouse or the keyboard. */
 
 import { send } from "./api.js";
 import { announce, attempt, button, errorLine, fill, h, icon, setText } from "./dom.js";
@@ -24,7 +24,7 @@ export function mount(place, { heading, signal }) {
   const list = h("ol.region-list");
   const line = errorLine();
   const notice = h("p.notice", { hidden: true });
-  const empty = h("p.soft", {}, "The whole picture is watched. Draw a region to watch a part of it by itself.");
+  const empty = h("p.soft", {}, "The whole picture is watched. Draw a region to watch only a part of it.");
   const camera = livePicture({ signal, layer });
   const add = button("Add a region", () => insert(NEW_BOX.slice()), { icon: "register" });
   const save = button("Save", () => store(), { class: "primary" });

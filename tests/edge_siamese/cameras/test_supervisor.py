@@ -109,7 +109,7 @@ def test_frames_have_rising_numbers_and_the_state_says_that_it_runs() -> None:
     assert first is not None and second is not None
     assert (first.number, second.number) == (1, 2)
     assert source.state == SourceState("running", "", "a gate", 2, 0, 0, 0, 1.0)
-    assert messages == ["the camera runs: a gate"]
+    assert messages == ["the camera is running: a gate"]
     source._closing.set()
     gate.open.release()
     source.close()
@@ -169,12 +169,12 @@ def test_a_camera_that_goes_and_comes_back_continues_the_numbers() -> None:
     assert clock.pauses == [0.5, 1.0, 2.0]
     again = "; it is reopened as soon as possible"
     assert messages == [
-        "the camera runs: a camera",
+        "the camera is running: a camera",
         f"the camera is unavailable: the cable is out{again}",
         f"the camera is unavailable: there is not a camera{again}",
-        "the camera runs: a camera",
+        "the camera is running: a camera",
         f"the camera has stalled: no frame within 3 s{again}",
-        "the camera runs: a camera",
+        "the camera is running: a camera",
         "the camera has ended: a camera has shown all of its 1 frames",
     ]
     assert first.closed and second.closed and third.closed
@@ -252,9 +252,9 @@ def test_a_capture_that_never_returns_is_abandoned_and_another_thread_continues(
     assert source.state.captured == 2
     eventually(lambda: len(messages) == 3)
     assert messages == [
-        "the camera runs: a gate",
+        "the camera is running: a gate",
         "the camera has stalled: capturing a frame has not returned for 4 s; it is reopened as soon as possible",
-        "the camera runs: a gate",
+        "the camera is running: a gate",
     ]
     source._closing.set()
     second.open.release()

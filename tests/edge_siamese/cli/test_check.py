@@ -72,8 +72,8 @@ def test_settings_without_fault(daemon: Daemon, check: Check, capsys: pytest.Cap
     capsys.readouterr()
     assert main(["config", "check", "--config", str(daemon.config)]) == 0
     assert capsys.readouterr().out == (
-        f"{daemon.config}: the settings are valid; camera, panel and ports were not tried, "
-        "since the daemon is running\n"
+        f"{daemon.config}: the settings are valid; camera, panel and ports were not tested, "
+        "because the daemon is running\n"
     )
 
 
@@ -234,7 +234,7 @@ def test_another_daemon_at_the_socket(daemon: Daemon, check: Check) -> None:
         raise NotReady("busy")
 
     with ControlServer(daemon.socket, refuse):
-        expected = f"another daemon runs: pid {os.getpid()} at {daemon.socket}"
+        expected = f"another daemon is running: pid {os.getpid()} at {daemon.socket}"
         assert check() == (1, [expected])
         daemon.start().thread.join(30)
     assert str(daemon.error) == expected

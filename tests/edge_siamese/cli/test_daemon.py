@@ -199,7 +199,7 @@ class TestEvents:
         def happen() -> None:
             until(lambda: daemon.service.bus._subscribers)
             daemon.ask("rename", name="mug", new="cup")
-            daemon.service.bus.publish(Event("stopping", "the daemon stops"))
+            daemon.service.bus.publish(Event("stopping", "the daemon is stopping"))
             time.sleep(0.05)
             daemon.service.stop()
 
@@ -208,7 +208,7 @@ class TestEvents:
         out = command("events", "--follow", "--count", "1")
         happening.join()
         texts = [line[42:] for line in out.splitlines()]
-        assert texts[:3] == ['"mug" is registered', '"mug" is now called "cup"', "the daemon stops"]
+        assert texts[:3] == ['"mug" is registered', '"mug" is now called "cup"', "the daemon is stopping"]
 
     def test_lost_events_have_no_time(self, capsys: pytest.CaptureFixture[str]) -> None:
         commands._print_event({"kind": "lost", "text": "3 events were lost", "count": 3}, False)
@@ -289,7 +289,7 @@ class TestRun:
         monkeypatch.setattr(commands, "_log_to_stderr", lambda: None)
         assert main(["run", "--config", str(daemon.config)]) == 1
         assert capsys.readouterr().err == (
-            f"edge-siamese: another daemon runs: pid {os.getpid()} at {daemon.socket}\n"
+            f"edge-siamese: another daemon is running: pid {os.getpid()} at {daemon.socket}\n"
         )
 
 
@@ -351,7 +351,7 @@ def test_signals_stop_and_reload_a_real_process(config: Path, tmp_path: Path) ->
         process.wait()
     assert (process.returncode, err) == (0, "")
     texts = [line[21:] for line in out.splitlines()]
-    assert texts[-1] == "the daemon stops"
+    assert texts[-1] == "the daemon is stopping"
     assert '"mug" is registered' in texts
     assert any(message.startswith(b"READY=1") for message in heard)
     assert any(message.startswith(b"STOPPING=1") for message in heard)

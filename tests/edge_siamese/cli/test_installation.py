@@ -93,7 +93,7 @@ def test_a_file_that_is_given_has_to_be_that_of_the_daemon(
         monkeypatch.setenv("EDGE_SIAMESE_CONFIG", str(default))
     refusal = (
         f"edge-siamese: the daemon at {daemon.socket} uses {daemon.state}, and {default} names {tmp_path}/other: "
-        f"give its settings (--config {daemon.config}), or restart it\n"
+        f"pass its settings (--config {daemon.config}), or restart it\n"
     )
     for line in (
         "model list",

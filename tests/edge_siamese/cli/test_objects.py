@@ -260,7 +260,7 @@ class TestSurroundings:
         PRINTERS["surroundings"]("surroundings", result)
         assert capsys.readouterr().out.splitlines()[-1] == "recognized more strictly because of that: mug"
         PRINTERS["surroundings"]("surroundings", {"enabled": False})
-        off = "the surroundings are not learned: see [surroundings] in the settings\n"
+        off = "learning of the surroundings is off: see [surroundings] in the settings\n"
         assert capsys.readouterr().out == off
 
 

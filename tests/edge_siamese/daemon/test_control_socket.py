@@ -350,7 +350,7 @@ class TestLife:
     @pytest.mark.usefixtures("server")
     def test_a_second_daemon_fails_and_names_the_first(self, daemon: Daemon, path: Path) -> None:
         second = ControlServer(path, daemon.handle)
-        with pytest.raises(ControlError, match=rf"^another daemon runs: pid {os.getpid()} at {path}$"):
+        with pytest.raises(ControlError, match=rf"^another daemon is running: pid {os.getpid()} at {path}$"):
             second.start()
         assert request(path, "echo") == {"command": "echo"}
 
@@ -359,7 +359,9 @@ class TestLife:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
             other.bind(str(path))
             other.listen()
-            with pytest.raises(ControlError, match=rf"^another daemon runs: pid {os.getpid()} at {path}$"):
+            with pytest.raises(
+                ControlError, match=rf"^another daemon is running: pid {os.getpid()} at {path}$"
+            ):
                 ControlServer(path, daemon.handle).start()
         assert path.is_socket()
 

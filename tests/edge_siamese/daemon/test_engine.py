@@ -496,7 +496,7 @@ def test_look_alikes_are_undecided_and_make_an_event(rig: Rig) -> None:
     assert rig.engine.latest is not None
     assert str(rig.engine.latest).startswith("ring or circle (p = ")
     ((kind, text),) = rig.take()
-    assert (kind, text.partition(" (p")[0]) == ("undecided", "ring or circle: both are about equally near")
+    assert (kind, text.partition(" (p")[0]) == ("undecided", "ring or circle: both are about equally close")
     assert rig.engine.present == ()
     with pytest.raises(ControlError, match="nothing was recognized recently"):
         rig.engine.reject_last(rig.now)

@@ -106,10 +106,10 @@ class TestCamera:
         stage.absent, stage.error = False, None
         watched(hardware, lambda: len(events) == 4)
         assert [(event.kind, event.text) for event in events] == [
-            ("camera", "the camera runs: a stage"),
+            ("camera", "the camera is running: a stage"),
             ("camera", "no frames: no frame came"),
             ("camera", "no frames: there is no camera"),
-            ("camera", "the camera runs: a stage"),
+            ("camera", "the camera is running: a stage"),
         ]
         assert [event.data.get("status") for event in events] == [None, "stalled", "absent", None]
 
@@ -206,7 +206,7 @@ class TestPanel:
         watched(hardware, lambda: len(events) == 2)
         assert [event.text for event in events] == [
             "no button and no LED: unplugged",
-            "the panel works",
+            "the panel is working",
         ]
 
     def test_without_a_panel_there_are_no_gestures(self, hardware: Hardware) -> None:

@@ -1,4 +1,4 @@
-"""Registrations: how each one ends, what is shown and reported, and that nothing is reported before it is on the disk."""
+"""Registrations: how each one ends, what is shown and reported, and that nothing is reported before it is on disk."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class TestLife:
         daemon.show(TABLE, None)
         daemon.stop()
         assert daemon.status == EXIT_OK
-        assert daemon.events("stopping") == ["the daemon stops"]
+        assert daemon.events("stopping") == ["the daemon is stopping"]
         with SupportStore(daemon.state / "objects.db", bundle.manifest.model_id, 8) as store:
             assert [known.name for known in store.objects()] == ["mug"]
             assert store.repair is None
@@ -86,7 +86,7 @@ class TestLife:
     def test_the_watchdog_is_fed_by_frames_and_without_a_camera(self, daemon: Daemon) -> None:
         daemon.start().up()
         daemon.stage.error = CameraStalled("the camera gave no frame for 0.2 s")
-        assert daemon.told("camera") == "the camera runs: a stage"
+        assert daemon.told("camera") == "the camera is running: a stage"
         until(lambda: daemon.service.hardware.camera_down)
         until(lambda: daemon.service.hardware.background is Signal.FAULT_CAMERA)
         time.sleep(0.02)  # what was sent before is heard
@@ -98,7 +98,7 @@ class TestLife:
         until(lambda: daemon.ask("status")["camera"]["status"] == "absent")
         until(lambda: daemon.systemd.count("WATCHDOG=1") > before + 2)
         daemon.stage.absent, daemon.stage.error = False, None
-        until(lambda: daemon.events("camera")[-1] == "the camera runs: a stage")
+        until(lambda: daemon.events("camera")[-1] == "the camera is running: a stage")
         until(lambda: daemon.service.hardware.background is Signal.READY)
         assert daemon.events("camera")[1:3] == [
             "no frames: the camera gave no frame for 0.2 s",
@@ -291,7 +291,7 @@ class TestStart:
     def test_a_second_daemon_is_refused(self, daemon: Daemon) -> None:
         daemon.start().up()
         other = service_module.Service(daemon.service.settings, daemon.config)
-        with pytest.raises(ControlError, match=rf"^another daemon runs: pid \d+ at {daemon.socket}$"):
+        with pytest.raises(ControlError, match=rf"^another daemon is running: pid \d+ at {daemon.socket}$"):
             other.run()
         assert daemon.ask("status")["fault"] == ""
 

@@ -1,4 +1,4 @@
-"""The surroundings in the daemon: what is learned from frames, kept on the disk, and reported."""
+"""The surroundings in the daemon: what is learned from frames, kept on disk, and reported."""
 
 from __future__ import annotations
 

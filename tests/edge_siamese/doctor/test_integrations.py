@@ -229,7 +229,7 @@ def test_secrets_that_others_can_read_are_warnings(
 def test_secrets_that_others_cannot_read_are_ok(context: Context, tmp_path: Path, mode: int) -> None:
     settings, _ = with_secrets(tmp_path, mode)
     found = list(integrations.check_secrets(replace(context, settings=settings)))
-    assert found == [Finding("secrets", "ok", "other users can read no passwords and keys")]
+    assert found == [Finding("secrets", "ok", "other users cannot read passwords or keys")]
 
 
 @pytest.mark.usefixtures("anybody")

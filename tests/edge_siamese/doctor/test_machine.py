@@ -196,7 +196,7 @@ def test_objects_that_look_like_the_surroundings_need_another_view(context: Cont
     assert [one.level for one in found(None)] == ["unknown"]
     assert [one.level for one in found({"surroundings": None})] == ["unknown"]
     off = {"enabled": False, "scenes": 0, "near": []}
-    assert found({"surroundings": off}) == [Finding("surroundings", "ok", "they are not learned")]
+    assert found({"surroundings": off}) == [Finding("surroundings", "ok", "learning is off")]
     clear = {"enabled": True, "scenes": 1, "near": []}
     assert found({"surroundings": clear}) == [
         Finding("surroundings", "ok", "no object looks like anything else that this camera sees (1 scene)")

@@ -163,10 +163,10 @@ def test_a_model_on_trial_that_does_not_come_up_is_given_up(
     path, told = models.begin()
     assert path == models.directory / first.name
     assert told == (
-        f"{second.name} was rejected (it did not come up in 3 attempts); {first.name} is current again"
+        f"{second.name} was rejected (it did not start in 3 attempts); {first.name} is current again"
     )
-    assert models.state().rejected == {second.name: "it did not come up in 3 attempts"}
-    assert [item.problem for item in models.all()] == ["", "it did not come up in 3 attempts"]
+    assert models.state().rejected == {second.name: "it did not start in 3 attempts"}
+    assert [item.problem for item in models.all()] == ["", "it did not start in 3 attempts"]
 
 
 def test_a_confirmed_model_may_be_started_any_number_of_times(

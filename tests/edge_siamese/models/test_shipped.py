@@ -9,7 +9,7 @@ import pytest
 
 from edge_siamese import models
 from edge_siamese.errors import BundleError, BundleNotFound
-from edge_siamese.models import default, described, names, resolve, shipped
+from edge_siamese.models import default, describe_shipped, names, resolve, shipped
 from edge_siamese.models.bundle import load_bundle
 from edge_siamese.models.selftest import self_test
 from edge_siamese.runtimes.selection import load_encoder
@@ -64,11 +64,11 @@ def test_what_is_neither_is_an_error(objects_shipped: Path, given: str) -> None:
 
 
 def test_a_directory_is_described_by_what_it_is(objects_shipped: Path, tmp_path: Path) -> None:
-    assert described(objects_shipped) == "objects, shipped with edge-siamese"
+    assert describe_shipped(objects_shipped) == "objects, shipped with edge-siamese"
     (tmp_path / "link").symlink_to(objects_shipped.parent)
-    assert described(tmp_path / "link" / "objects") == "objects, shipped with edge-siamese"
+    assert describe_shipped(tmp_path / "link" / "objects") == "objects, shipped with edge-siamese"
     other = write_tiny_bundle(tmp_path / "objects")
-    assert described(other) == described(objects_shipped.parent / "flowers") == ""
+    assert describe_shipped(other) == describe_shipped(objects_shipped.parent / "flowers") == ""
 
 
 # --- those that are here ---

@@ -134,7 +134,7 @@ class ScriptedBroker:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError):  # the client has gone
+        with suppress(OSError):  # the client has disconnected
             while (packet := _read_packet(connection)) is not None:
                 head, body = packet
                 size = 1 + (1 if len(body) < 128 else 2 if len(body) < 128**2 else 3) + len(body)

@@ -230,7 +230,7 @@ def test_a_snapshot_for_a_small_broker_is_reduced() -> None:
         sizes.append(Image.open(io.BytesIO(made)).size[0])
     assert sizes == sorted(sizes, reverse=True) and sizes[0] == SNAPSHOT_SIDE > sizes[-1]
     with pytest.raises(
-        ControlError, match=r"^the broker takes messages of at most 100 bytes, too few for a picture$"
+        ControlError, match=r"^the broker accepts messages of at most 100 bytes, too few for a picture$"
     ):
         encode_snapshot(noise, 100)
 
@@ -241,7 +241,7 @@ def test_the_status_names_the_limits_of_the_broker(tmp_path: Path) -> None:
         made.start()
         until(lambda: made.report()["state"] != "connecting")
         assert made.report()["state"] == (
-            "connected; the broker takes messages of at most 3,000 bytes, no retained messages"
+            "connected; the broker accepts messages of at most 3,000 bytes, no retained messages"
         )
         made.close(2)
 

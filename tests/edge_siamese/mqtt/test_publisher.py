@@ -180,7 +180,7 @@ def test_events_have_increasing_ids_and_are_not_retained() -> None:
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug")]
     stage.turn()
-    first, second = stage.turn(seen("appeared"), Event("camera", "the camera runs"))[:2]
+    first, second = stage.turn(seen("appeared"), Event("camera", "the camera is running"))[:2]
     assert (first[0], first[2], second[0]) == (HALL.event, False, HALL.event)
     ids = [json.loads(payload)["id"] for _, payload, _ in (first, second)]
     session, number = ids[0].split("-")
@@ -441,7 +441,7 @@ def test_a_small_broker_gets_the_entities_that_fit(caplog: pytest.LogCaptureFixt
     assert stage.publisher.report()["entities_left_out"] == len(whole) - len(kept)
     stage.connection.callbacks[0]()
     stage.turn()
-    assert caplog.text.count(f"Home Assistant shows {len(whole) - len(kept)} entities less") == 1
+    assert caplog.text.count(f"Home Assistant shows {len(whole) - len(kept)} fewer entities") == 1
 
 
 def test_without_retained_messages_home_assistant_gets_all_when_it_starts() -> None:

@@ -250,7 +250,7 @@ class TestLookAlikes:
         assert found.rule == "look-alikes"
         assert str(found) == "mug or cup (p = 0.98 and 0.98)"
         assert found.explain() == (
-            "This is mug or cup: both are about equally near. Turn it, or add a view of each from the side where they "
+            "This is mug or cup: both are about equally close. Turn it, or add a view of each from the side where they "
             "differ.",
             "The nearest view is the only one of mug, id 1.",
             "The runner-up is cup, p = 0.98: 0.00 less.",

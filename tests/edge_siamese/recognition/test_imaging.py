@@ -11,9 +11,9 @@ from edge_siamese.recognition.imaging import (
     Preprocessing,
     _bands,
     _weights,
+    downscale,
     prepare,
     prepare_batch,
-    reduced,
 )
 
 GRAY = Preprocessing(4, 4)
@@ -154,18 +154,18 @@ def test_what_is_no_image_is_refused(image, message):
     ],
 )
 def test_a_crop_is_the_whole_frame_at_its_aspect_and_never_enlarged(shape, expected):
-    small = reduced(np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8), 192)
+    small = downscale(np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8), 192)
     assert small.shape == expected and small.dtype == np.uint8
 
 
 def test_a_crop_averages_areas_and_is_no_window_into_the_frame():
     frame = np.kron(np.array([[10, 20], [30, 40]], np.uint8), np.ones((8, 8), np.uint8))
-    assert reduced(frame, 2).tolist() == [[10, 20], [30, 40]]
-    whole = reduced(frame, 99)
+    assert downscale(frame, 2).tolist() == [[10, 20], [30, 40]]
+    whole = downscale(frame, 99)
     frame[:] = 0
     assert whole[0, 0] == 10
 
 
 def test_what_is_no_frame_is_refused():
     with pytest.raises(ImageError, match="an image has shape"):
-        reduced(np.zeros(5, np.uint8), 192)
+        downscale(np.zeros(5, np.uint8), 192)

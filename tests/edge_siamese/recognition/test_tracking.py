@@ -283,7 +283,7 @@ class TestLookAlikes:
     def test_the_report_names_both(self) -> None:
         to = Tracker(6, 4, 1, 0.0, region="shelf", new_id=lambda: "s1")
         (found,) = [one for number in range(4) for one in to.update(either("mk"), 0.5 * number)]
-        assert found.text == 'm or k in "shelf": both are about equally near (p = 0.90)'
+        assert found.text == 'm or k in "shelf": both are about equally close (p = 0.90)'
         assert found.data() == {
             "name": "m or k",
             "uids": ["u-m", "u-k"],

@@ -206,17 +206,17 @@ def test_a_hidden_module_counts_as_missing(monkeypatch: pytest.MonkeyPatch, name
 def test_auto_takes_the_first_that_works(bundle: Bundle, installed: Any) -> None:
     installed()
     assert load_encoder(bundle).reason == (
-        "ai-edge-litert 1.0: first that works of ai-edge-litert, tflite-runtime, onnxruntime"
+        "ai-edge-litert 1.0: first usable one of ai-edge-litert, tflite-runtime, onnxruntime"
     )
     installed(litert="not installed")
     assert load_encoder(bundle).reason == (
-        "tflite-runtime 1.0: first that works of ai-edge-litert (not installed), tflite-runtime, onnxruntime"
+        "tflite-runtime 1.0: first usable one of ai-edge-litert (not installed), tflite-runtime, onnxruntime"
     )
     installed(litert="not installed", tflite="not usable: it was built for numpy 1")
     encoder = load_encoder(bundle, precision="fp32")
     assert encoder.runtime == "onnxruntime"
     assert encoder.reason == (
-        "onnxruntime 1.0: first that works of ai-edge-litert (not installed), "
+        "onnxruntime 1.0: first usable one of ai-edge-litert (not installed), "
         "tflite-runtime (not usable: it was built for numpy 1), onnxruntime"
     )
 
@@ -226,7 +226,7 @@ def test_auto_leaves_out_runtimes_without_a_file(bundle: Bundle, installed: Any)
     models = tuple(model for model in bundle.manifest.models if model.format == "onnx")
     only_onnx = dataclasses.replace(bundle, manifest=structs.replace(bundle.manifest, models=models))
     assert load_encoder(only_onnx).reason == (
-        "onnxruntime 1.0: first that works of ai-edge-litert (no int8 tflite in the bundle), "
+        "onnxruntime 1.0: first usable one of ai-edge-litert (no int8 tflite in the bundle), "
         "tflite-runtime (no int8 tflite in the bundle), onnxruntime"
     )
     installed(onnx="not installed")

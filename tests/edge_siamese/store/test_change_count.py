@@ -1,4 +1,4 @@
-"""Changes that were on the disk and are missing are reported, and an older file is replaced by its backup."""
+"""Changes that were on disk and are missing are reported, and an older file is replaced by its backup."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A change is on the disk, or it has not happened; each failure is reported with a remedy."""
+"""A change is on disk, or it has not happened; each failure is reported with a remedy."""
 
 import os
 import sqlite3

@@ -144,7 +144,7 @@ def test_durability_leave_no_half_of_a_removed_view_or_a_merge(tmp_path, starter
             names = list(STEPS)
             for number in range(1, last):
                 assert STEPS[found[number]] == STEPS[expected[number]]
-            # The last change may be on the disk before it was acknowledged; it is there as a whole, or not at all.
+            # The last change may be on disk before it was acknowledged; it is there as a whole, or not at all.
             done = names.index(expected[last])
             following = names[done : done + 1 if expected[last] == "merged" and last % 2 == 0 else done + 2]
             assert STEPS[found[last]] in [STEPS[name] for name in following]
