@@ -34,10 +34,10 @@ setup: setup-device  ## make .venv (workstation) and .venv-device from the locks
 setup-device:  ## make .venv-device, what a device has and its tests need: 260 MB, no torch
 	@sh scripts/environment.sh .venv-device requirements/device.lock --device
 
-demo: setup  ## train, quantize, export, then run the daemon on a scene of things: five minutes; writes build/demo/report.html
+demo: setup  ## train, quantize, export, then run the daemon on a rendered scene: five minutes; writes build/demo/report.html
 	@.venv/bin/python -m export demo --out build/demo 2>&1
 
-run: setup  ## run the daemon on the demo's scene of things until Ctrl-C
+run: setup  ## run the daemon on the demo's scene until Ctrl-C
 	@grep -qs '^\[dashboard\]' build/demo/daemon/run.toml || $(MAKE) --no-print-directory demo
 	@.venv/bin/python -m edge_siamese run --config build/demo/daemon/run.toml
 

@@ -194,7 +194,7 @@ def test_the_example_of_regions_is_valid_and_the_numbers_are_those_of_the_settin
     recognition, camera = RecognitionSettings(), CameraSettings()
     assert (recognition.regions_per_frame, camera.frame_rate, recognition.appear_frames) == (1, 10, 6)
     assert (
-        "each is looked at 2.5 times a second, and an object appears after 2.4 seconds instead of 0.6" in text
+        "each is processed 2.5 times a second, and an object appears after 2.4 seconds instead of 0.6" in text
     )
 
 

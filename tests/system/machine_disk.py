@@ -29,7 +29,7 @@ class Found:
     incomplete: list[str]
     """Objects that lack a view, its embedding or its picture."""
     lost_changes: int = 0
-    """Changes that were on the disk, by the count beside the store, and are missing."""
+    """Changes that were on disk, by the count beside the store, and are missing."""
 
 
 def replay_journal(disk: Path) -> None:

@@ -179,9 +179,9 @@ def test_the_command_of_the_guide_collects_over_ssh(daemon: Daemon, server: Serv
     assert done.stdout.splitlines() == [
         f"{door}: 16 new pictures (14 of registered objects, "
         "1 of labeled wrong recognitions, 1 of unlabeled wrong recognitions)",
-        f"{shelf}: 0 new pictures; 16 fetched before",
+        f"{shelf}: 0 new pictures; 16 already fetched",
         "collected has 15 pictures of 9 objects, and collected-strangers 1 picture of other things",
-        "few to train on: 2 objects for training, the others are held out; with fewer than 10 the pipeline advises "
+        "little to train on: 2 objects for training, the others are held out; with fewer than 10 the pipeline advises "
         "against training, and compares the shipped bundle",
         "next: python -m export pipeline --data folder:collected,anything:collected-strangers --out build/collected",
     ]

@@ -158,7 +158,7 @@ def test_it_recognizes_without_rights_and_keeps_its_objects(
             assert engine.inspect("it")["State"]["Health"]["Status"] == "healthy"
             engine.run("stop", "--time=20", "it")
             assert engine.inspect("it")["State"]["ExitCode"] == 0
-            assert "the daemon stops" in logs(engine)
+            assert "the daemon is stopping" in logs(engine)
         finally:
             engine.call("rm", "--force", "it")
 
