@@ -82,7 +82,7 @@ def run_pipeline(
     console.print(trained.describe(), soft_wrap=True)
     if card is not None:
         records.write(out / DATA_CARD, card)
-    caution = "" if card is None else card.caution if folds is None else card.caution_for_all
+    caution = "" if card is None else card.caution if folds is None else card.caution_of_all
     verdict = None
     if folds is not None:
         console.print(folds.announce(seconds), soft_wrap=True, markup=False)

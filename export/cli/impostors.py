@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
                 bundle.head,
                 [replace(usual, false_accept_rate=rate) for rate in RATES],
                 strangers,
-                strangers_source=name,
+                strangers_are=name,
                 model_id=bundle.manifest.model_id,
                 episodes=arguments.episodes,
                 seed=arguments.seed,
@@ -129,7 +129,7 @@ def show(result: StrangersResult, console: Console | None = None) -> None:
     console.print(table)
     for line in result.skipped:
         console.print(f"[dim]skipped: {line}[/dim]")
-    about = f"strangers: {result.strangers_source}, {result.strangers} pictures; {result.impostors} impostors in the bundle"
+    about = f"strangers: {result.strangers_are}, {result.strangers} pictures; {result.impostors} impostors in the bundle"
     console.print(f"[dim]{about}; small print: 95 % interval over {result.episodes} draws[/dim]")
 
 

@@ -116,7 +116,7 @@ class DataCard:
     """The most important first."""
     caution: str = ""
     """Why the figures of the test classes may be too good; empty if nothing shows it."""
-    caution_for_all: str = ""
+    caution_of_all: str = ""
     """The same for figures of all classes, as in cross-validation."""
 
     @property
@@ -182,7 +182,7 @@ def data_card(splits: Splits, preprocessing: Preprocessing) -> DataCard:
             pictures.split_of == SPLITS.index("evaluation"),
             "a training or validation class",
         ),
-        caution_for_all=_caution(pictures, clusters, np.ones(len(pictures.paths), bool), "another class"),
+        caution_of_all=_caution(pictures, clusters, np.ones(len(pictures.paths), bool), "another class"),
     )
 
 

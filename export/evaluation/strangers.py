@@ -73,7 +73,7 @@ class StrangersResult:
     """Number of impostors in the bundle."""
     strangers: int
     """Number of pictures of strangers."""
-    strangers_source: str
+    strangers_are: str
     """Their origin: the name of their folder, or `other classes`."""
     episodes: int
     results: tuple[Identified, ...]
@@ -108,7 +108,7 @@ def measure_strangers(
     acceptances: Sequence[Acceptance],
     strangers: Embeddings | None = None,
     *,
-    strangers_source: str = OTHER_CLASSES,
+    strangers_are: str = OTHER_CLASSES,
     model_id: str = "",
     episodes: int = EPISODES,
     seed: int = 0,
@@ -123,7 +123,7 @@ def measure_strangers(
         acceptances: the rules to test, one for each false-accept rate.
         strangers: float32 (S, D), of pictures of anything else. None: pictures of the classes that were not drawn, which
             may look much like those that were.
-        strangers_source: description of the strangers.
+        strangers_are: description of the strangers.
         model_id: id of the model, for the results.
         episodes: draws of objects and pictures.
         seed: equal seeds draw equally.
@@ -186,7 +186,7 @@ def measure_strangers(
         images.classes,
         0 if impostors is None else len(impostors),
         len(images.labels) if strangers is None else len(strangers),
-        strangers_source,
+        strangers_are,
         episodes,
         tuple(results),
         tuple(skipped),

@@ -104,7 +104,7 @@ def bundles_table(named: Sequence[tuple[str, ReportInputs, Sequence[StrangersRes
     for name, inputs, strangers in named:
         evaluation = next(e for e in inputs.evaluations if e.supports == "augmented")
         measured = _benchmarked(inputs, evaluation)
-        default = {result.strangers_source: _default(result) for result in strangers}
+        default = {result.strangers_are: _default(result) for result in strangers}
         others = default.pop(OTHER_CLASSES)
         anything = next(iter(default.values()), None)
         rows.append(
@@ -138,7 +138,7 @@ def strangers_table(results: Sequence[StrangersResult]) -> str:
         "requested rate",
         "identified",
         "named as another",
-        *(f"accepted: {result.strangers_source} ({result.strangers:,})" for result in results),
+        *(f"accepted: {result.strangers_are} ({result.strangers:,})" for result in results),
     )
     rows = []
     for row, *others in zip(*(result.results for result in results), strict=True):

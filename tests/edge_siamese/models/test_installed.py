@@ -212,7 +212,7 @@ def test_without_a_previous_model_rollback_returns_to_the_shipped_one(
     models: InstalledModels, bundles: list[Path], objects_shipped: Path
 ) -> None:
     with pytest.raises(
-        ModelError, match=r"^there is no other model than objects, shipped with edge-siamese$"
+        ModelError, match=r"^there is no model other than objects, shipped with edge-siamese$"
     ):
         models.rollback()
     first = models.install(bundles[0], accept)

@@ -48,9 +48,9 @@ def test_well_separated_classes_are_identified_and_strangers_pass_at_the_rate(im
     embeddings = points(images, 0.1)
     rules = [Acceptance(0.9, "", rate, far[0]) for rate in (0.1, 0.01)]
     found = measure_strangers(
-        embeddings, embeddings, images, HEAD, rules, far[1], strangers_source="noise", episodes=20
+        embeddings, embeddings, images, HEAD, rules, far[1], strangers_are="noise", episodes=20
     )
-    assert (found.strangers_source, found.strangers, found.impostors, found.classes) == (
+    assert (found.strangers_are, found.strangers, found.impostors, found.classes) == (
         "noise",
         1000,
         1000,
@@ -73,7 +73,7 @@ def test_without_strangers_the_other_classes_are_shown(images: ImageSet) -> None
     embeddings = points(images, 0.1)
     rule = Acceptance(HEAD.probability(1.0).item())
     found = measure_strangers(embeddings, embeddings, images, HEAD, [rule], episodes=5)
-    assert (found.strangers_source, found.strangers, found.impostors) == (OTHER_CLASSES, 48, 0)
+    assert (found.strangers_are, found.strangers, found.impostors) == (OTHER_CLASSES, 48, 0)
     assert [row.strangers.value for row in found.results] == [0.0] * 4
     loose = Acceptance(HEAD.probability(1.6).item())
     found = measure_strangers(embeddings, embeddings, images, HEAD, [loose], episodes=5)
