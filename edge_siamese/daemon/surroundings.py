@@ -111,7 +111,7 @@ class SurroundingsLearner:
         rule.support = support.with_places(self.places)
 
     def _compare(self, rule: Rule) -> tuple[SupportSet, tuple[Fit, ...]]:
-        """The objects of a rule with stricter limits, and how close the surroundings come to each; takes 0.1 ms an object."""
+        """The objects of a rule with stricter limits, and how close the surroundings come to each; 0.1 ms per object."""
         rate = rule.acceptance.false_accept_rate
         return tightened(rule.base_support, self._head, rule.threshold, self.scenes, rate)
 
