@@ -77,7 +77,7 @@ def _lines(program: Command) -> Iterator[str]:
     for argument in program.commands[0].arguments:
         if argument.name in COMMON:
             yield from _option(argument)
-    yield from (".TP", ".B \\-\\-version", "Print the version and exit.")
+    yield from (".TP", ".B \\-\\-version", "Print the version and exit. It takes no command.")
     yield ".SH COMMANDS"
     for command in program.all:
         if command.words:
