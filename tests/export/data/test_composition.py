@@ -62,7 +62,7 @@ def test_light_changes_exposure_and_warmth() -> None:
     assert photographed(GRAY, Light(), noise + 7)[0, 0, 0] == 107
 
 
-def test_background_name_drawn_or_photographs(tmp_path: Path) -> None:
+def test_backgrounds_are_drawn_or_photographs(tmp_path: Path) -> None:
     drawn = drawn_background(np.random.default_rng(0), 80, 60)
     assert drawn.shape == (60, 80, 3) and drawn.std() > 5
     assert (drawn == drawn_background(np.random.default_rng(0), 80, 60)).all()

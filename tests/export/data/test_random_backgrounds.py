@@ -97,7 +97,7 @@ def test_a_batch_is_a_function_of_the_generator_and_workers_get_their_parts(
     assert torch.allclose(torch.cat(parts), whole, atol=1e-3)
 
 
-def test_without_opaque_pictures_all_background_name_drawn(images: torch.Tensor) -> None:
+def test_without_opaque_pictures_all_backgrounds_are_drawn(images: torch.Tensor) -> None:
     alone = RandomBackgrounds(images[:12], np.zeros(12, np.int64), seed=5)
     assert alone.opaque == []
     pixels, changed = alone.compose(batch(images)[:12], torch.Generator().manual_seed(1))
