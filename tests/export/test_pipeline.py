@@ -358,7 +358,7 @@ def test_verify_with_another_run_is_refused(
     assert ours != theirs
     assert main(["verify", str(made.out), "--run", str(other)]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"error: {made.out / 'bundle'} is of {ours}, but {other} is {theirs}; name its run with --run"
+        f"error: {made.out / 'bundle'} contains {ours}, but {other} contains {theirs}; name its run with --run"
     )
 
 

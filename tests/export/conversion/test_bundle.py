@@ -300,7 +300,7 @@ def test_verify_refuses_a_network_that_the_bundle_was_not_made_from(
     built: BuiltBundle, network: TrainedNetwork
 ) -> None:
     other = dataclasses.replace(network, model_id="glyphnet-000000000000")
-    with pytest.raises(SettingsError, match=r"is glyphnet-000000000000; name its run with --run"):
+    with pytest.raises(SettingsError, match=r"contains glyphnet-000000000000; name its run with --run"):
         verify(built.bundle, other, SPLITS.validation, SPLITS.train.images[:16])
 
 
@@ -543,7 +543,7 @@ def test_the_card_does_not_call_it_training_if_the_starting_weights_were_kept(bu
 def test_the_card_says_how_often_guessing_is_right(built: BuiltBundle) -> None:
     card = model_card(built.bundle.manifest, SPLITS, built.calibration)
     assert f"was not trained on these {SPLITS.validation.classes} classes" in card
-    assert f"Guessing is right once in {default_ways(SPLITS.validation)} times in the one-shot trials" in card
+    assert f"Guessing is right one time in {default_ways(SPLITS.validation)} in the one-shot trials" in card
 
 
 def test_a_set_of_one_group_has_no_figure_of_left_out_groups(

@@ -322,7 +322,9 @@ def test_automatic_exposure_keeps_a_place_below_saturation(tmp_path: Path) -> No
 
 def test_too_few_objects_are_an_error(tmp_path: Path, model: Any) -> None:
     write_turntable(tmp_path, [0, 1, 2])
-    with pytest.raises(DataError, match="3 objects are too few: 5 have to be registered, and others shown"):
+    with pytest.raises(
+        DataError, match="3 objects are too few: at least 5 have to be registered, and others shown"
+    ):
         measure_scenes([contender(model)], VideoComposer(tmp_path))
     with pytest.raises(DataError, match="render models into it with `python -m export render`"):
         VideoComposer(tmp_path / "nothing")
