@@ -41,8 +41,8 @@ BENCHMARKS = ROOT / "benchmarks"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
 MARKED = re.compile(r"(<!-- table: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHIPPED = ("glyphs", "objects")
-NETWORKS = (*SHIPPED, "objects-small", "omniglot-koch2015-short")
-RUNS = (*NETWORKS, "omniglot-glyphnet", "omniglot-koch2015")
+NETWORKS = (*SHIPPED, "objects-small", "omniglot-koch2015")
+RUNS = (*NETWORKS, "omniglot-glyphnet")
 SPLITS = {
     "omniglot-characters": ("1,200 and 423 characters", "1,100 characters, 2,000 steps"),
     "omniglot-five-1": ("five alphabets", "136 characters, 800 steps"),
