@@ -194,7 +194,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"cannot make .*file/omniglot for the Omniglot archives"):
+    with pytest.raises(DataError, match=r"cannot create .*file/omniglot for the Omniglot archives"):
         fetch_omniglot(tmp_path / "file" / "omniglot", server.url, REMOTE_FILES)
 
 
