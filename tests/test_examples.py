@@ -178,7 +178,7 @@ def test_an_encoder_is_trained_on_a_folder_and_judged(
     assert script.main([str(PICTURES), "--encoder", "tiny", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "2 classes that were not trained on; chance is 50%\n" in printed
-    assert "Use the shipped bundle objects: no improvement on it is shown" in printed
+    assert "Use the shipped bundle objects: no improvement over it is shown" in printed
     assert "Training is not advised: 8 training classes are fewer than 10." in printed
     assert printed.endswith(f'in Python: Recognizer("{tmp_path / "out" / "bundle"}")\n')
     report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -211,7 +211,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "imported: objects 3, views" in printed
     else:
         assert re.search(r"^train +48 pictures of 8 classes: ", printed, re.MULTILINE)
-        assert "Use the shipped bundle objects: no improvement on it is shown" in printed
+        assert "Use the shipped bundle objects: no improvement over it is shown" in printed
         assert "Training is not advised" in printed
 
 

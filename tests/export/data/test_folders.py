@@ -438,7 +438,7 @@ def test_classes_beside_splits_are_refused(tmp_path: Path) -> None:
     some_classes(tmp_path / "train", "a b c d")
     some_classes(tmp_path, "bus")
     with pytest.raises(
-        DataError, match=r"has folders of splits \(train\) beside bus: move bus into one of them"
+        DataError, match=r"has folders of splits \(train\) next to bus: move bus into one of them"
     ):
         load_folder(tmp_path, RGB)
 

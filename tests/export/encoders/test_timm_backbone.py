@@ -110,7 +110,7 @@ def test_a_name_says_network_side_and_stage(text: str, expected: BackboneName) -
         ("timm:", "'timm:' is not timm:NAME[@SIDE][:stageN], such as timm:mobilenetv4_conv_small@161:stage4"),
         ("timm:a b", "'timm:a b' is not timm:NAME[@SIDE][:stageN], such as timm:mobilenetv4_conv_small@161:stage4"),
         ("timm:resnet18@20", "timm:resnet18@20: the side must be 32 to 512 pixels, not 20"),
-        ("timm:resnet18@64:stage9", "resnet18 has the stages 1 to 5, and not 9"),
+        ("timm:resnet18@64:stage9", "resnet18 has the stages 1 to 5, not 9"),
         (
             "timm:vit_tiny_patch16_224@224",
             "vit_tiny_patch16_224 has no feature maps: only convolutional networks of timm are supported",

@@ -208,7 +208,7 @@ def test_a_network_that_learned_nothing_is_refused() -> None:
     # Two images of a class always look like two other things, those of different classes sometimes alike.
     looks = (images.labels + images.drawers) % 20
     misled = np.eye(32, dtype=np.float32)[looks] + 0.01 * embeddings
-    with pytest.raises(ExportError, match="no nearer to each other than impostor pairs"):
+    with pytest.raises(ExportError, match="no closer to each other than impostor pairs"):
         fit_head(misled, images, pairs=1000)
 
 
