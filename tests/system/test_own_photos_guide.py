@@ -98,7 +98,9 @@ def test_the_pipelines_of_the_guide_print_what_it_shows(capsys: pytest.CaptureFi
     verdict, printed, progress = run(smaller, capsys)
     assert (verdict.folds, verdict.classes, verdict.way) == (8, 24, 3)
     assert any(
-        line.startswith("cross-validation: 8 more training runs like this one, each without 3 of the 24 classes,")
+        line.startswith(
+            "cross-validation: 8 more training runs like this one, each without 3 of the 24 classes,"
+        )
         for line in progress
     )
     assert "fold 8 of 8: training on 17 classes, testing 3 others" in progress
