@@ -266,9 +266,15 @@ def test_a_press_with_a_bouncing_contact_registers_one_object_and_the_led_says_s
     time.sleep(Signal.SAVED.pattern.length + 1)
     shown = intervals(machine.call("hardware:led_changes", led=LED))
     ((lit, _),) = Signal.SAVED.pattern.steps
-    saved = [index for index, (on, length) in enumerate(shown) if on and abs(length - lit) < 0.4]
+    # The pause before it tells it from a blink that a busy machine prolonged.
+    pauses = [0.0, *(length for _, length in shown)]
+    lead = Signal.SAVED.pattern.lead
+    saved = [
+        index
+        for index, (on, length) in enumerate(shown)
+        if on and abs(length - lit) < 0.4 and pauses[index] >= lead - 0.15
+    ]
     assert len(saved) == 1, shown
-    assert shown[saved[0] - 1][1] >= Signal.SAVED.pattern.lead - 0.15, shown
     listed = machine.call("system:run", command=["edge-siamese", "objects", "--json"])
     assert listed["status"] == 0, listed["err"]
     assert [item["name"] for item in json.loads(listed["out"])["objects"]] == ["object 1"]
