@@ -12,8 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.daemon.frames import SCENE_STEP_SECONDS, VIEWS
-from benchmarks.daemon.process import fill_store
+from benchmarks.daemon.frames import SCENE_STEP_SECONDS, VIEWS, opened_store
 from edge_siamese.benchmark import random_support
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.cameras.synthetic.scene import demo_scene
@@ -31,7 +29,6 @@ from edge_siamese.models import shipped
 from edge_siamese.models.bundle import Bundle, choose_acceptance, load_bundle
 from edge_siamese.recognition.imaging import Bytes, Preprocessing, prepare
 from edge_siamese.recognition.quality import is_blank
-from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognition.support import SupportSet
 from edge_siamese.recognition.surroundings import MAX_PLACES, MAX_SCENES, tightened
 from edge_siamese.runtimes.encoder import GraphEncoder
@@ -133,19 +130,6 @@ def quarters(changing: int, frames: int, to: Preprocessing) -> Film:
         joined([empty for empty, _ in scenes]),
         joined([scene[place < changing] for place, scene in enumerate(scenes)]),
     )
-
-
-@contextmanager
-def opened_store(bundle: Bundle, encoder: GraphEncoder, known: Bytes, views: int) -> Iterator[SupportStore]:
-    """A store of random views, and one of what a picture shows."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "objects.db"
-        fill_store(path, bundle.path, views - 1)
-        with SupportStore(
-            path, encoder.model_id, encoder.dimensions, unit_length=encoder.unit_length, keep_crops=False
-        ) as store:
-            store.register("what the scene shows", NewView(encoder.embed([known])[0], (), "camera"))
-            yield store
 
 
 def engine_of(

@@ -11,7 +11,8 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from edge_siamese.daemon.engine import Engine
 from edge_siamese.models import shipped
 from edge_siamese.models.bundle import Bundle, choose_acceptance, load_bundle
 from edge_siamese.recognition.decision import decide
-from edge_siamese.recognition.imaging import Preprocessing, prepare
+from edge_siamese.recognition.imaging import Bytes, Preprocessing, prepare
 from edge_siamese.recognition.quality import is_blank
 from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognition.support import SupportEntry, SupportSet
@@ -124,6 +125,19 @@ class SceneFrames:
         return Frame(pixels, self._now, self._number)
 
 
+@contextmanager
+def opened_store(bundle: Bundle, encoder: GraphEncoder, known: Bytes, views: int) -> Iterator[SupportStore]:
+    """A store of random views, and one of what a picture shows."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "objects.db"
+        fill_store(path, bundle.path, views - 1)
+        with SupportStore(
+            path, encoder.model_id, encoder.dimensions, unit_length=encoder.unit_length, keep_crops=False
+        ) as store:
+            store.register("what the scene shows", NewView(encoder.embed([known])[0], (), "camera"))
+            yield store
+
+
 def measure_frames(
     bundle: Bundle, runtime: str, cases: dict[str, Case], rounds: int, frames: int, views: int = VIEWS
 ) -> dict[str, Any]:
@@ -135,38 +149,30 @@ def measure_frames(
         )
         for name, case in cases.items()
     }
-    known = encoder.embed([next(iter(films.values())).shown[3]])[0]
+    known = next(iter(films.values())).shown[3]
     clock = StageClock(encoder)
     times: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in cases}
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "objects.db"
-        fill_store(path, bundle.path, views - 1)
-        with SupportStore(
-            path, encoder.model_id, encoder.dimensions, unit_length=encoder.unit_length, keep_crops=False
-        ) as store:
-            store.register("what the scene shows", NewView(known, (), "camera"))
-            events: list[object] = []
-            engines = {
-                name: clock.watch(
-                    Engine(
-                        Settings(camera=CameraSettings(focus=case.focus)),
-                        bundle,
-                        encoder,
-                        store,
-                        publish=events.append,
-                    )
+    with opened_store(bundle, encoder, known, views) as store:
+        events: list[object] = []
+        engines = {
+            name: clock.watch(
+                Engine(
+                    Settings(camera=CameraSettings(focus=case.focus)),
+                    bundle,
+                    encoder,
+                    store,
+                    publish=events.append,
                 )
-                for name, case in cases.items()
-            }
-            for round_ in range(-1, rounds):  # the first round is a warm-up
-                for name, case in cases.items():
-                    elapsed = _time_frames(engines[name], clock, films[name], frames)
-                    if round_ >= 0:
-                        assert (elapsed[:, 0] > 0).all()
-                        assert (elapsed[:, 3] > 0).all() == case.is_changing, (
-                            "the encoder runs for what is new"
-                        )
-                        times[name].append(elapsed)
+            )
+            for name, case in cases.items()
+        }
+        for round_ in range(-1, rounds):  # the first round is a warm-up
+            for name, case in cases.items():
+                elapsed = _time_frames(engines[name], clock, films[name], frames)
+                if round_ >= 0:
+                    assert (elapsed[:, 0] > 0).all()
+                    assert (elapsed[:, 3] > 0).all() == case.is_changing, "the encoder runs for what is new"
+                    times[name].append(elapsed)
     return {
         "model_id": encoder.model_id,
         "version": encoder.version,

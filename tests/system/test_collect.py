@@ -23,10 +23,9 @@ from edge_siamese.recognition.imaging import Preprocessing
 from export.__main__ import main
 from export.data import load_splits
 from tests.documented import commands
-from tests.edge_siamese.daemon.running import CUP, MUG, Daemon, daemon_in, until
+from tests.edge_siamese.daemon.running import CUP, MUG, Daemon, until
 from tests.edge_siamese.daemon.test_collecting import set_consent
-from tests.export.cli.conftest import script
-from tests.export.cli.test_collect import registered
+from tests.export.cli.test_collect import collecting_daemon, registered
 from tests.system.broker import HOST, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -118,15 +117,7 @@ def server(asked_for: None, tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    """The daemon of a device whose owner allows to collect pictures."""
-    home = tmp_path / "device"
-    with daemon_in(home, monkeypatch) as made:
-        made.configure(bundle.path)
-        set_consent(made, True)
-        command = f'{sys.executable} -m edge_siamese "$@" --config {made.config}'
-        script(home / "edge-siamese", f"#!/bin/sh\nPYTHONPATH={ROOT} exec {command}\n")
-        made.start().up()
-        made.service.call(lambda: made.service.bus.set_sinks([]))
+    with collecting_daemon(tmp_path / "device", bundle, monkeypatch) as made:
         yield made
 
 

@@ -266,7 +266,7 @@ def test_a_press_with_a_bouncing_contact_registers_one_object_and_the_led_says_s
     time.sleep(Signal.SAVED.pattern.length + 1)
     shown = intervals(machine.call("hardware:led_changes", led=LED))
     ((lit, _),) = Signal.SAVED.pattern.steps
-    # The pause before it tells it from a blink that a busy machine prolonged.
+    # The pause before the signal distinguishes it from a blink that a busy machine prolonged.
     pauses = [0.0, *(length for _, length in shown)]
     lead = Signal.SAVED.pattern.lead
     saved = [

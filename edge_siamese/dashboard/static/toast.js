@@ -20,7 +20,7 @@ export function toast(text, more = {}) {
   const node = h("div.toast", {}, message);
   let timer = 0;
 
-  /** Remove a part of the page; the focus does not vanish with it. */
+  /** Remove a part of the page; focus in it moves to the main part. */
   const withdraw = (part) => {
     if (part.contains(document.activeElement)) document.getElementById("main").focus();
     part.remove();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,9 @@ pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, ssh: None) -> Iterator[Daemon]:
-    """The daemon of a device whose owner allows to collect pictures."""
-    home = tmp_path / "device"
+@contextmanager
+def collecting_daemon(home: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """The daemon of a device whose owner allows collecting pictures, with its program `edge-siamese` in `home`."""
     with daemon_in(home, monkeypatch) as made:
         made.configure(bundle.path)
         set_consent(made, True)
@@ -40,6 +40,12 @@ def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, ssh:
         script(home / "edge-siamese", f"#!/bin/sh\nPYTHONPATH={ROOT} exec {command}\n")
         made.start().up()
         made.service.call(lambda: made.service.bus.set_sinks([]))
+        yield made
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, ssh: None) -> Iterator[Daemon]:
+    with collecting_daemon(tmp_path / "device", bundle, monkeypatch) as made:
         yield made
 
 
