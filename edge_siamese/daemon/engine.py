@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,29 +40,15 @@ from edge_siamese.recognition.quality import is_blank
 from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognition.support import SupportEntry, SupportSet
 from edge_siamese.recognition.tracking import Sighting
-from edge_siamese.settings import RecognitionSettings, RegionSettings, Settings, without_recognition_settings
+from edge_siamese.settings import RecognitionSettings, RegionSettings, Settings
 from edge_siamese.store import ImportResult, StoredObject, SupportStore
 from edge_siamese.store.mistakes import PICTURE_SIDE, Actual, KeptMistakes
 from edge_siamese.store.surroundings import SurroundingsFile
 
 LOG = logging.getLogger(__name__)
 
-Cause = Literal["objects", "model", "settings", ""]
 REJECT_WITHIN_SECONDS = 30.0
 """Time within which the last recognition can be rejected."""
-
-
-class _SameEmbedding:
-    """An encoder that returns the same embedding for each image, which is enough for a trial."""
-
-    def __init__(self, encoder: Encoder, embedding: Floats) -> None:
-        self._encoder, self._embedding = encoder, embedding
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._encoder, name)
-
-    def embed_prepared(self, images: Bytes) -> Floats:
-        return np.repeat(self._embedding[np.newaxis], len(images), axis=0)
 
 
 class Engine:
@@ -115,7 +101,7 @@ class Engine:
         )
         """What this camera sees besides the registered objects; None if it is not learned."""
         self._publish, self._signal = publish, signal
-        self._quarantine = quarantine or Quarantine(None)
+        self.quarantine = quarantine or Quarantine(None)
         self.mistakes = mistakes or KeptMistakes(None)
         """The rejected pictures that are kept for training."""
         observations = observations or Observations()
@@ -246,17 +232,18 @@ class Engine:
 
     def refresh(self) -> None:
         """Read the support set from the store again, without objects and views that cannot be used."""
-        entries = self._quarantine.usable(self.store.entries())
+        entries = self.quarantine.usable(self.store.entries())
         try:
-            self._build(entries)
+            self.use_objects(entries)
         except Exception as error:
             if not entries:
                 raise
             LOG.exception("the support set cannot be built; looking for the objects that prevent it")
-            self._quarantine.add_failing(entries, self._can_build, describe_error(error))
-            self._build(self._quarantine.usable(entries))
+            self.quarantine.add_failing(entries, self._can_build, describe_error(error))
+            self.use_objects(self.quarantine.usable(entries))
 
-    def _build(self, entries: Sequence[SupportEntry]) -> None:
+    def use_objects(self, entries: Sequence[SupportEntry]) -> None:
+        """Recognize these objects and views from now on."""
         for rule in self._rules.values():
             rule.base_support, rule.threshold = rule.acceptance.build_support(
                 entries, self.encoder.dimensions, self.head
@@ -275,52 +262,6 @@ class Engine:
             for rule in self._rules.values():
                 rule.acceptance.build_support(entries, self.encoder.dimensions, self.head)
         except Exception:
-            return False
-        return True
-
-    def find_cause(self, frame: Frame) -> Cause:
-        """Find by trial which part fails on a frame; changes only the quarantine of objects and views.
-
-        Returns:
-            "objects": they are in quarantine now; "model" or "settings"; "" if it is none of these.
-        """
-        try:
-            image = prepare(frame.pixels, self.encoder.preprocessing)
-        except Exception:
-            return ""  # it is the camera
-        try:
-            embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
-            decide(SupportSet.empty(self.encoder.dimensions), self.head, embedding, self.threshold)
-        except Exception:
-            return "model"
-
-        def works(settings: Settings, entries: Sequence[SupportEntry]) -> bool:
-            return self._works(settings, entries, frame, embedding)
-
-        if not works(self.settings, ()):
-            return "settings" if works(without_recognition_settings(self.settings), ()) else ""
-        entries = self._quarantine.usable(self.store.entries())
-        reason = "frames could not be processed with it"
-        found = self._quarantine.add_failing(entries, lambda some: works(self.settings, some), reason)
-        return "objects" if found else ""
-
-    def _works(
-        self, settings: Settings, entries: Sequence[SupportEntry], frame: Frame, embedding: Floats
-    ) -> bool:
-        """Return whether an engine with these settings and objects processes a frame until its object appears."""
-        encoder: Any = _SameEmbedding(self.encoder, embedding)
-        try:
-            with SupportStore(
-                None, self.encoder.model_id, self.encoder.dimensions, unit_length=self.encoder.unit_length
-            ) as store:
-                engine = Engine(settings, self.bundle, encoder, store, publish=lambda _: None)
-                engine._build(entries)
-                for number in range(settings.recognition.window_frames + 1):
-                    engine.process_frame(
-                        replace(frame, time=frame.time + number / settings.camera.frame_rate)
-                    )
-        except Exception as error:
-            LOG.debug("a trial failed: %s", describe_error(error))
             return False
         return True
 

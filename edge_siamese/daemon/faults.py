@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.engine import Engine
+from edge_siamese.daemon.failure_cause import find_cause
 from edge_siamese.daemon.model_loader import LoadedModel
 from edge_siamese.daemon.quarantine import (
     Fallback,
@@ -136,7 +137,7 @@ class FaultHandler:
             settings: the daemon's settings.
         """
         reason = describe_error(error)
-        cause = self.guard("store", "search for the cause", lambda: engine.find_cause(frame)) or ""
+        cause = self.guard("store", "search for the cause", lambda: find_cause(engine, frame)) or ""
         if cause == "objects":
             return "reload"
         if cause == "settings":

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -438,10 +439,11 @@ class TestDecisions:
         return FaultHandler(tmp_path, events.append, lambda: time[0])
 
     def remedy(self, handler: FaultHandler, cause: str, *, error: Exception = ERRORS[0]) -> str:
-        engine: Any = SimpleNamespace(find_cause=lambda _: cause)
+        engine: Any = None
         model: Any = SimpleNamespace(bundle=SimpleNamespace(path=Path("/models/tiny-1")))
         settings = Settings(model=ModelSettings("/models/tiny-1"))
-        return handler.remedy(engine, Frame(TABLE, 0.0, 1), error, model, settings)
+        with patch.object(faults, "find_cause", return_value=cause):
+            return handler.remedy(engine, Frame(TABLE, 0.0, 1), error, model, settings)
 
     def test_a_remedy_is_due_after_several_failures_over_a_while_in_a_row(
         self, handler: FaultHandler, time: list[float]
@@ -490,9 +492,10 @@ class TestDecisions:
     def test_a_search_that_fails_itself_finds_no_cause(
         self, handler: FaultHandler, events: list[Event]
     ) -> None:
-        engine: Any = SimpleNamespace(find_cause=raising(MemoryError()))
+        engine: Any = None
         model: Any = None
-        assert handler.remedy(engine, Frame(TABLE, 0.0, 1), ERRORS[0], model, Settings()) == "rebuild"
+        with patch.object(faults, "find_cause", raising(MemoryError())):
+            assert handler.remedy(engine, Frame(TABLE, 0.0, 1), ERRORS[0], model, Settings()) == "rebuild"
         assert [event.text for event in events] == ["search for the cause: unexpected MemoryError"]
 
     def test_settings_in_quarantine_are_replaced_until_they_change(self, handler: FaultHandler) -> None:
