@@ -10,6 +10,7 @@ from edge_siamese.recognition.imaging import (
     WEIGHT_SUM,
     Preprocessing,
     _bands,
+    _column_bands,
     _weights,
     downscale,
     prepare,
@@ -86,6 +87,17 @@ def test_bands_hold_every_weight_once(rows):
     for targets, sources, weights in _bands(480, 56, rows):
         whole[targets, sources] += weights
     assert np.array_equal(whole, _weights(480, 56))
+
+
+def test_bands_of_colors_read_only_their_own_channel():
+    whole = np.zeros((56, 3, 480, 3), np.float32)
+    numbers = whole.reshape(56 * 3, 480 * 3)
+    for targets, sources, weights in _column_bands(480, 56, 3):
+        numbers[targets, sources] += weights.T
+    for channel in range(3):
+        for other in range(3):
+            expected = _weights(480, 56) if channel == other else np.zeros((56, 480))
+            assert np.array_equal(whole[:, channel, :, other], expected)
 
 
 def test_pinned_bytes_of_a_frame():
