@@ -230,16 +230,17 @@ def _column_bands(
 
     All are numbers, not pixels. Each target reads only sources of its own channel; the other weights are zero.
     """
-    own_channel = np.eye(channels, dtype=np.float32)
     bands = []
     for targets, sources, weights in _bands(source, target, _BAND_NUMBERS // channels):
-        interleaved = np.kron(weights, own_channel)
+        # Transposed here, because numpy multiplies by a small transposed matrix more slowly.
+        interleaved = np.zeros((weights.shape[1] * channels, weights.shape[0] * channels), np.float32)
+        for channel in range(channels):
+            interleaved[channel::channels, channel::channels] = weights.T
         bands.append(
             (
                 slice(targets.start * channels, targets.stop * channels),
                 slice(sources.start * channels, sources.stop * channels),
-                # Transposed here, because numpy multiplies by a small transposed matrix more slowly.
-                np.ascontiguousarray(interleaved.T),
+                interleaved,
             )
         )
     return tuple(bands)
