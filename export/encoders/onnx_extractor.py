@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import TensorProto, compose, helper, numpy_helper, shape_inference
 from torch import Tensor
 
 from edge_siamese.errors import SettingsError
@@ -127,7 +127,7 @@ class _Input:
 
 def _with_bytes(name: ExtractorName) -> onnx.ModelProto:
     """The model with the input and the output of an encoder."""
-    model = _read(name.path)
+    model = _with_names_of_its_own(_read(name.path))
     graph, source = model.graph, _input_of(model, name)
     start = list(_scaled(graph, source, name.pixels))
     if start:
@@ -145,6 +145,17 @@ def _with_bytes(name: ExtractorName) -> onnx.ModelProto:
     return _checked(model, name.path, source.shape)
 
 
+def _with_names_of_its_own(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without tensors that are called like added ones, such as an output `embedding`."""
+    graph = model.graph
+    used = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    for node in graph.node:
+        used.update(node.input, node.output)
+    if used.isdisjoint((INPUT, OUTPUT, PIXELS_AS_FLOAT, NORMALIZED)):
+        return model
+    return compose.add_prefix(model, "file_")
+
+
 def _input_of(model: onnx.ModelProto, name: ExtractorName) -> _Input:
     path = name.path
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -160,6 +171,10 @@ def _input_of(model: onnx.ModelProto, name: ExtractorName) -> _Input:
         )
     channels_first = shape[1] in CHANNELS
     if not channels_first and shape[3] not in CHANNELS:
+        if not shape[1] or not shape[3]:
+            raise SettingsError(
+                f"{path} does not state its number of channels: export it with only the number of pictures dynamic"
+            )
         raise SettingsError(f"{path} reads pictures {tuple(shape)}, with neither 1 nor 3 channels")
     channels, stated = (shape[1], shape[2:]) if channels_first else (shape[3], shape[1:3])
     height, width = (size or name.side or 0 for size in stated)
@@ -228,8 +243,7 @@ def _read(path: Path) -> onnx.ModelProto:
         missing = path if not path.exists() else f"{path} needs a file of weights that"
         raise SettingsError(f"{missing} does not exist ({str(error).splitlines()[0][:160]})") from None
     except Exception as error:  # the parser and the checker raise errors of several types
-        reason = (str(error).strip().splitlines() or ["no message"])[0][:160]
-        raise SettingsError(f"{path} is not an ONNX file that can be used ({reason})") from error
+        raise SettingsError(f"{path} is not an ONNX file that can be used ({_reason(error)})") from error
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < MIN_OPSET:
         raise SettingsError(
@@ -245,13 +259,21 @@ def _checked(model: onnx.ModelProto, path: Path, shape: tuple[int, ...]) -> onnx
     graph.output[0].CopyFrom(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", None]))
     images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
     try:
-        features = _session(model.SerializeToString()).run([OUTPUT], {INPUT: images})[0]
+        session = _session(model.SerializeToString())
     except Exception as error:  # onnxruntime's errors share no base class of their own
-        reason = (str(error).strip().splitlines() or ["no message"])[0][:160]
+        raise SettingsError(f"{path} cannot be run by onnxruntime ({_reason(error)})") from error
+    try:
+        features = session.run([OUTPUT], {INPUT: images})[0]
+    except Exception as error:
+        reason = _reason(error)
         raise SettingsError(
             f"{path} cannot embed two pictures of {shape[1]} x {shape[0]} pixels together ({reason}): export it with a "
             "dynamic batch dimension"
         ) from error
+    if features.ndim == 2 and features.shape[0] == 1:
+        raise SettingsError(
+            f"{path} returns the features of one picture for two: export it with a dynamic batch dimension"
+        )
     if features.shape[0] != 2 or features.dtype != np.float32 or not np.isfinite(features).all():
         raise SettingsError(
             f"{path} returns {features.dtype} {features.shape} for two pictures; float32 (2, D) is needed"
@@ -262,7 +284,12 @@ def _checked(model: onnx.ModelProto, path: Path, shape: tuple[int, ...]) -> onnx
     return model
 
 
+def _reason(error: Exception) -> str:
+    """The first line of an error."""
+    return (str(error).strip().splitlines() or ["no message"])[0][:160]
+
+
 def _session(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, and need not be printed too
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -104,7 +104,9 @@ def test_the_guide_on_an_onnx_file_works_as_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = next(words for words in commands() if any(word.startswith("onnx:") for word in words))
-    write(tmp_path / "features.onnx")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    torch.manual_seed(0)
+    exec(compile(program, str(GUIDE), "exec"), {})
     said = run([*words, "--int8-budget", "20"], capsys)
     out = Path(words[words.index("--out") + 1])
     bundle = load_bundle(out / "bundle")
@@ -116,6 +118,7 @@ def test_the_guide_on_an_onnx_file_works_as_written(
     assert [(e.encoder.runtime, e.encoder.precision) for e in found] == [
         ("torch", "fp32"), ("onnxruntime", "int8"),
     ]  # fmt: skip
+    assert (bundle.manifest.encoder.name, bundle.manifest.embedding.dimensions) == ("onnx:features.onnx", 64)
     recognizer = Recognizer(out / "bundle")
     recognizer.register("one", tmp_path / "photos/class-1/0.png")
     recognizer.register("two", tmp_path / "photos/class-2/0.png")

@@ -96,6 +96,32 @@ def test_the_features_are_those_of_the_file(
     np.testing.assert_allclose(features, expected(pictures(), *SCALINGS[pixels]), atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.UINT8])
+@pytest.mark.parametrize(
+    "names", [("image", "embedding"), ("embedding", "image"), ("pixels_as_float", "features")]
+)
+def test_a_file_may_use_the_names_of_the_added_tensors(
+    tmp_path: Path, kind: int, names: tuple[str, str]
+) -> None:
+    source, result = names
+    nodes = [
+        helper.make_node("Cast", [source], ["numbers"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["numbers", "axes"], [result], "mean", keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "means",
+        [helper.make_tensor_value_info(source, kind, ["N", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info(result, TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(np.array([1, 2], np.int64), "axes")],
+    )
+    path = tmp_path / "means.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    features = TorchEncoder(build_encoder(f"onnx:{path}:bytes")).embed_prepared(pictures())
+    means = pictures().mean(axis=(1, 2))
+    np.testing.assert_allclose(features, means / np.linalg.norm(means, axis=1, keepdims=True), atol=1e-5)
+
+
 def test_its_cost_is_that_of_its_convolutions(tmp_path: Path) -> None:
     encoder = build_encoder(f"onnx:{write(tmp_path / 'features.onnx')}")
     first, second = (torch.from_numpy(WEIGHTS[name]) for name in ("first", "second"))
@@ -154,6 +180,11 @@ def test_files_that_are_no_extractors_are_explained(tmp_path: Path) -> None:
     write(tmp_path / "old.onnx", opset=11)
     write(tmp_path / "whole.onnx", kind=TensorProto.INT64)
     write(tmp_path / "sequence.onnx", output=("N", 12, 256))
+    write(tmp_path / "channels.onnx", ("N", "c", "h", "w"))
+    model = onnx.load(write(tmp_path / "custom.onnx"))
+    model.graph.node[-1].domain = "com.example"
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    onnx.save(model, tmp_path / "custom.onnx")
     write(tmp_path / "huge.onnx", ("N", 3, 1024, 1024))
     write(tmp_path / "good.onnx")
     for text, message in {
@@ -161,6 +192,8 @@ def test_files_that_are_no_extractors_are_explained(tmp_path: Path) -> None:
         "damaged.onnx": "is not an ONNX file that can be used (",
         "free.onnx": f"states no size of its pictures: add it in pixels, such as onnx:{tmp_path}/free.onnx@224",
         "four.onnx": f"reads pictures (0, 4, {SIDE}, {SIDE}), with neither 1 nor 3 channels",
+        "channels.onnx": "does not state its number of channels: export it with only the number of pictures dynamic",
+        "custom.onnx": "cannot be run by onnxruntime ([ONNXRuntimeError] : 1 : FAIL : Fatal error: com.example:Relu",
         "old.onnx": "uses opset 11; int8 needs 13 or newer: export it again, or use onnx.version_converter",
         "whole.onnx": "reads INT64 of 4 dimensions; pictures are FLOAT or UINT8, (N, C, H, W) or (N, H, W, C)",
         "huge.onnx": "reads pictures of 1024x1024 pixels; 32 to 512 are possible",
@@ -171,14 +204,23 @@ def test_files_that_are_no_extractors_are_explained(tmp_path: Path) -> None:
     assert build_encoder(f"onnx:{tmp_path}/free.onnx@40").preprocessing == Preprocessing(40, 40, "rgb")
 
 
-def test_a_file_for_one_picture_at_a_time_is_explained(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ([1, 3 * SIDE * SIDE], r"cannot embed two pictures of 36 x 36 pixels together .*dynamic batch"),
+        ([-1, 3 * SIDE * SIDE * 2], r"returns the features of one picture for two: .*dynamic batch"),
+    ],
+)
+def test_a_file_for_one_picture_at_a_time_is_explained(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], shape: list[int], message: str
+) -> None:
     nodes = [
         helper.make_node("Reshape", ["picture", "shape"], ["flat"], "reshape"),
         helper.make_node("MatMul", ["flat", "w"], ["features"], "product"),
     ]
     constants = [
-        numpy_helper.from_array(np.array([1, 3 * SIDE * SIDE], np.int64), "shape"),
-        numpy_helper.from_array(np.ones((3 * SIDE * SIDE, 4), np.float32), "w"),
+        numpy_helper.from_array(np.array(shape, np.int64), "shape"),
+        numpy_helper.from_array(np.ones((shape[1], 4), np.float32), "w"),
     ]
     graph = helper.make_graph(
         nodes,
@@ -191,7 +233,6 @@ def test_a_file_for_one_picture_at_a_time_is_explained(tmp_path: Path) -> None:
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9),
         tmp_path / "one.onnx",
     )
-    with pytest.raises(
-        SettingsError, match=r"cannot embed two pictures of 36 x 36 pixels together .*dynamic batch"
-    ):
+    with pytest.raises(SettingsError, match=message):
         build_encoder(f"onnx:{tmp_path}/one.onnx")
+    assert capfd.readouterr() == ("", "")  # onnxruntime does not print the error as well
