@@ -252,6 +252,10 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         choices=PRECISIONS,
         help="number format of convolutions and matrix products; bfloat16 is faster with AMX",
     )
+    group.add_argument(
+        "--dropout", type=amount, metavar="X",
+        help="probability with which an input of the fully connected layer is set to zero (koch2015 only)",
+    )  # fmt: skip
     group.add_argument("--schedule", choices=SCHEDULES, help="cosine to zero, or 1 %% less each epoch")
     group.add_argument("--weight-decay", type=amount, metavar="X", help="decoupled for adamw, L2 for sgd")
     group.add_argument(

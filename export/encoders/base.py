@@ -45,6 +45,10 @@ class EncoderNetwork(nn.Module):
         """Draw random weights by another scheme than the encoder's own; raises `SettingsError` if there is none."""
         raise SettingsError(f"{self.name} has no initialization {scheme!r}; use --initialization encoder")
 
+    def set_dropout(self, probability: float) -> None:
+        """Drop inputs of the fully connected layer in training; raises `SettingsError` if the encoder has no such layer."""
+        raise SettingsError(f"{self.name} has no dropout; leave out --dropout")
+
     def fit_projection(self, images: Bytes) -> None:
         """Fit layers that have no published weights to some images, uint8 (N, H, W, C); by default there are none."""
 

@@ -38,7 +38,7 @@ DRAWING_DATA = ("omniglot", "glyphs")
 _AT_LEAST_ONE = ("batch", "pictures_per_class", "validations", "validation_episodes")
 _NON_NEGATIVE = (
     "learning_rate", "weight_decay", "ema_fraction", "warmup", "margin", "classifier_lr_multiplier",
-    "finetuned_weight", "anti_forgetting_weight", "published_weight", "max_gradient_norm",
+    "finetuned_weight", "anti_forgetting_weight", "published_weight", "max_gradient_norm", "dropout",
 )  # fmt: skip
 
 
@@ -83,6 +83,8 @@ class TrainingSettings:
     """Precision of convolutions and matrix products: `float32`, or `bfloat16`, which is faster on processors with AMX."""
     weight_decay: float = 0.05
     """Decoupled for adamw, L2 for sgd."""
+    dropout: float = 0.0
+    """Probability with which an input of the fully connected layer is set to zero (koch2015)."""
     schedule: str = "cosine"
     """`cosine`: down to zero at the end. `exponential`: 1 % less each epoch, as in Koch 2015."""
     warmup: float = 0.03
@@ -147,6 +149,8 @@ class TrainingSettings:
                 raise SettingsError(f"{name} must be a number of at least 0, not {getattr(self, name)}")
         if self.ema_fraction >= 1.0 or self.warmup >= 1.0:
             raise SettingsError("ema_fraction and warmup are fractions of the run and must be below 1")
+        if self.dropout >= 1.0:
+            raise SettingsError(f"dropout must be below 1, not {self.dropout}")
         if not 0.0 < self.logit_scale < float("inf"):
             raise SettingsError(f"logit_scale must be a number above 0, not {self.logit_scale}")
         if self.data_shares and min(self.shares, default=0) < 1:

@@ -157,6 +157,7 @@ def _train_steps(run: TrainingRun, stop_requested: threading.Event) -> None:
             rate = learning_rate(settings, state.step, steps_per_epoch)
             for group in run.optimizer.param_groups:
                 group["lr"] = rate * group["lr_multiplier"]
+            torch.manual_seed(run.step_seed(state.step) + workers.rank + 1)  # for dropout
             with run.autocast():
                 loss = forward_loss(pixels, labels, state.step)
             run.optimizer.zero_grad(set_to_none=True)
@@ -213,6 +214,8 @@ class TrainingRun:
         encoder = build_encoder(settings.encoder).to(workers.device)
         if settings.initialization != "encoder":
             encoder.initialize(settings.initialization)
+        if settings.dropout:
+            encoder.set_dropout(settings.dropout)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.origin = load_initial_weights(settings, splits, encoder)
         self.unrelated = self.teacher = None
@@ -361,8 +364,7 @@ class TrainingRun:
         batch = self.objective.batch(self.images, settings.batch, settings.seed, step)
         share = batch.share(workers.rank, workers.count)
         pixels = images[torch.from_numpy(share.images).to(workers.device)].permute(0, 3, 1, 2).float()
-        # These seeds reproduce the runs in benchmarks/.
-        generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) * 4096)
+        generator = torch.Generator().manual_seed(self.step_seed(step))
         part = (workers.rank, workers.count)
         augmentation, min_crop = AUGMENTATIONS[settings.augmentation], None
         if self.backgrounds is not None:
@@ -381,6 +383,11 @@ class TrainingRun:
         )
         labels = torch.from_numpy(share.labels).to(workers.device)
         return pixels.contiguous(memory_format=torch.channels_last), labels
+
+    def step_seed(self, step: int) -> int:
+        """Seed of the augmentation of a step, counted from 0; other draws of the step add a number below 4096."""
+        # These seeds reproduce the runs in benchmarks/.
+        return (self.settings.seed * 1_000_003 + step) * 4096
 
     def validate(self) -> float:
         """Validation accuracy of the averaged weights, which are kept if they are the best so far."""

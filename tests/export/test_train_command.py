@@ -147,7 +147,7 @@ def test_options_of_train_reach_the_settings_and_the_rest_comes_from_the_recipe(
         "validation_episodes": 40, "start": "random", "finetuned_weight": 1.0, "margin": 0.25, "logit_scale": 24.0,
         "classifier_lr_multiplier": 1.0, "freeze_batch_statistics": False, "synthetic_alphabets": 0,
         "anti_forgetting_data": "", "anti_forgetting_weight": 4.0, "published_weight": 0.5, "initialization": "encoder",
-        "max_gradient_norm": 0.0, "precision": "float32",
+        "max_gradient_norm": 0.0, "precision": "float32", "dropout": 0.0,
     }  # fmt: skip
 
 

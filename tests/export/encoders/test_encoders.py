@@ -64,6 +64,22 @@ def test_units_of_koch2015_hardly_depend_on_the_picture_unless_initialized_by_he
             other.initialize("orthogonal")
 
 
+def test_dropout_of_koch2015_is_drawn_in_training_only():
+    torch.manual_seed(0)
+    encoder, pixels = Koch2015(), torch.rand(1, 1, 105, 105) * 255
+    encoder.initialize("he")
+    with torch.no_grad():
+        plain = encoder.train()(pixels)
+        torch.testing.assert_close(encoder.eval()(pixels), plain)
+        encoder.set_dropout(0.5)
+        assert torch.equal(encoder(pixels), encoder(pixels))
+        torch.testing.assert_close(encoder(pixels), plain)
+        dropped = encoder.train()(pixels)
+        assert not torch.allclose(dropped, encoder(pixels), atol=1e-3)
+    with pytest.raises(SettingsError, match="glyphnet has no dropout; leave out --dropout"):
+        GlyphNet().set_dropout(0.5)
+
+
 def test_pooling_before_relu_changes_nothing_but_the_cost():
     torch.manual_seed(0)
     encoder, pixels = Koch2015(), torch.rand(2, 1, 105, 105) * 255

@@ -89,6 +89,8 @@ from export.training.settings import (
         ),
         ({"precision": "float16"}, "precision 'float16' is not one of float32, bfloat16"),
         ({"max_gradient_norm": -1.0}, "max_gradient_norm must be a number of at least 0, not -1.0"),
+        ({"dropout": -0.5}, "dropout must be a number of at least 0, not -0.5"),
+        ({"dropout": 1.0}, "dropout must be below 1, not 1.0"),
         (
             {"start": "published", "initialization": "he"},
             "initialization chooses random initial weights; it needs start = random",
@@ -189,11 +191,11 @@ def test_training_options_cover_every_setting() -> None:
     drawings = replace(settings_for("glyphnet"), synthetic_alphabets=5)
     assert {line.split(":")[0] for line in changed.differences(settings_for("efficientnet-lite0"))} == {
         field.name for field in fields(TrainingSettings)
-    } - {"encoder", "synthetic_alphabets", "data_shares", "pictures_per_class", "initialization"}
+    } - {"encoder", "synthetic_alphabets", "data_shares", "pictures_per_class", "initialization", "dropout"}
     several = settings_for(
         "efficientnet-lite0-full", "grocery,anything:photos", data_shares="2,1", pictures_per_class=2
     )
-    random = settings_for("koch2015", initialization="he")
+    random = settings_for("koch2015", initialization="he", dropout=0.5)
     for settings in (changed, drawings, several, random):
         assert parse_options(training_options(settings)) == settings
     assert training_options(drawings) == [
@@ -268,9 +270,9 @@ def test_settings_survive_being_written_and_read() -> None:
 
 def test_settings_of_another_release_are_named() -> None:
     with pytest.raises(SettingsError) as raised:
-        TrainingSettings.from_dict({**asdict(TrainingSettings()), "momentum": 0.9, "dropout": 0.1})
+        TrainingSettings.from_dict({**asdict(TrainingSettings()), "momentum": 0.9, "halving": 0.1})
     assert (
-        str(raised.value) == "the run has unknown settings ['dropout', 'momentum']: another release wrote it"
+        str(raised.value) == "the run has unknown settings ['halving', 'momentum']: another release wrote it"
     )
 
 
