@@ -270,9 +270,9 @@ def test_settings_survive_being_written_and_read() -> None:
 
 def test_settings_of_another_release_are_named() -> None:
     with pytest.raises(SettingsError) as raised:
-        TrainingSettings.from_dict({**asdict(TrainingSettings()), "momentum": 0.9, "halving": 0.1})
+        TrainingSettings.from_dict({**asdict(TrainingSettings()), "momentum": 0.9, "nesterov": 0.1})
     assert (
-        str(raised.value) == "the run has unknown settings ['halving', 'momentum']: another release wrote it"
+        str(raised.value) == "the run has unknown settings ['momentum', 'nesterov']: another release wrote it"
     )
 
 
