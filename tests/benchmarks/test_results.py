@@ -59,12 +59,12 @@ def test_both_encoders_are_faster_in_int8() -> None:
             assert row.speed_up and row.speed_up > 1.0, (directory.name, runtime)
 
 
-def test_koch2015_nearly_reaches_its_target_in_each_file() -> None:
+def test_koch2015_reaches_88_percent_in_each_file() -> None:
     found = measured(KOCH)
     assert [(e.encoder.runtime, e.encoder.precision) for e in found] == list(FILES)
     for evaluation in found:
         assert evaluation.verification and evaluation.verification.low > 0.89  # chance is 0.5
-        assert evaluation.official and 350 <= evaluation.official.correct < 352  # of 400
+        assert evaluation.official and evaluation.official.correct >= 352  # of 400
 
 
 # --- what the weights give ---
