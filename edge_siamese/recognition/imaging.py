@@ -31,9 +31,9 @@ WEIGHT_SUM = 256
 # ITU-R BT.601 luma, in 256ths.
 LUMA = np.array([77, 150, 29], dtype=np.uint16)
 
-# Output rows, and numbers of an output row, computed together. Each reads only some source pixels, and a product with all of
-# them would mostly multiply by zero.
-_BAND_ROWS, _BAND_NUMBERS = 8, 16
+# Number of output rows, and of values in an output row, that are computed together. Each depends on few source pixels; a
+# product with all of them would mostly multiply by zero.
+_BAND_ROWS, _BAND_VALUES = 8, 16
 
 
 class Preprocessing(Record):
@@ -193,7 +193,8 @@ def _resize(image: Bytes, to: Preprocessing) -> Bytes:
     for targets, sources, weights in _bands(rows, to.height, _BAND_ROWS):
         band = image[sources].astype(np.float32)
         np.matmul(weights, band.reshape(len(band), -1), out=low[targets])
-    # The channels stay interleaved. The weights between them are zero, which costs less than separating the channels.
+    # The channels stay interleaved. Weights between different channels are zero; multiplying by them is cheaper than
+    # separating the channels.
     exact = np.empty((to.height, to.width * to.channels), dtype=np.float32)
     for targets, sources, weights in _column_bands(columns, to.width, to.channels):
         np.matmul(low[:, sources], weights, out=exact[:, targets])
@@ -226,13 +227,13 @@ def _bands(source: int, target: int, size: int) -> tuple[tuple[slice, slice, npt
 def _column_bands(
     source: int, target: int, channels: int
 ) -> tuple[tuple[slice, slice, npt.NDArray[np.float32]], ...]:
-    """The weights of rows of interleaved channels in bands: the band's targets, sources, and weights (sources, targets).
+    """Bands of a row with interleaved channels: their targets, sources, and weights of shape (sources, targets).
 
-    All are numbers, not pixels. Each target reads only sources of its own channel; the other weights are zero.
+    Targets and sources count values, not pixels. Weights between different channels are zero.
     """
     bands = []
-    for targets, sources, weights in _bands(source, target, _BAND_NUMBERS // channels):
-        # Transposed here, because numpy multiplies by a small transposed matrix more slowly.
+    for targets, sources, weights in _bands(source, target, _BAND_VALUES // channels):
+        # Stored transposed: numpy is slower with a transposed view of a small matrix.
         interleaved = np.zeros((weights.shape[1] * channels, weights.shape[0] * channels), np.float32)
         for channel in range(channels):
             interleaved[channel::channels, channel::channels] = weights.T

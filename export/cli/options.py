@@ -254,7 +254,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--dropout", type=amount, metavar="X",
-        help="probability with which an input of the fully connected layer is set to zero (koch2015 only)",
+        help="probability that an input of the fully connected layer is set to zero in training (koch2015 only)",
     )  # fmt: skip
     group.add_argument("--schedule", choices=SCHEDULES, help="cosine to zero, or 1 %% less each epoch")
     group.add_argument("--weight-decay", type=amount, metavar="X", help="decoupled for adamw, L2 for sgd")

@@ -46,7 +46,7 @@ class EncoderNetwork(nn.Module):
         raise SettingsError(f"{self.name} has no initialization {scheme!r}; use --initialization encoder")
 
     def set_dropout(self, probability: float) -> None:
-        """Drop inputs of the fully connected layer in training; raises `SettingsError` if the encoder has no such layer."""
+        """Apply dropout before the fully connected layer; raises `SettingsError` if the encoder has no such layer."""
         raise SettingsError(f"{self.name} has no dropout; leave out --dropout")
 
     def fit_projection(self, images: Bytes) -> None:

@@ -24,7 +24,7 @@ class Koch2015(EncoderNetwork):
     normalization = "none"
     dimensions = 4096
     dropout = 0.0
-    """Probability with which an input of the sigmoid units is set to zero in training; none in the paper."""
+    """Probability that an input of the sigmoid units is set to zero in training; the paper has no dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Koch2015(EncoderNetwork):
         nn.init.constant_(self.head.alpha.bias, 2.0)
 
     def set_dropout(self, probability: float) -> None:
-        """Srivastava et al., "Dropout", 2014, on the 9216 inputs of the sigmoid units, which have 97 % of the weights."""
+        """Apply dropout (Srivastava et al., 2014) to the inputs of the sigmoid units, which have 97 % of the weights."""
         self.dropout = probability
 
     def forward(self, pixels: Tensor) -> Tensor:

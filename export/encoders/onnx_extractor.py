@@ -127,7 +127,7 @@ class _Input:
 
 def _with_bytes(name: ExtractorName) -> onnx.ModelProto:
     """The model with the input and the output of an encoder."""
-    model = _with_names_of_its_own(_read(name.path))
+    model = _without_reserved_names(_read(name.path))
     graph, source = model.graph, _input_of(model, name)
     start = list(_scaled(graph, source, name.pixels))
     if start:
@@ -145,8 +145,8 @@ def _with_bytes(name: ExtractorName) -> onnx.ModelProto:
     return _checked(model, name.path, source.shape)
 
 
-def _with_names_of_its_own(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without tensors that are called like added ones, such as an output `embedding`."""
+def _without_reserved_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, with all of its names prefixed if a tensor has the name of one that is added, such as `embedding`."""
     graph = model.graph
     used = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
     for node in graph.node:
@@ -285,11 +285,11 @@ def _checked(model: onnx.ModelProto, path: Path, shape: tuple[int, ...]) -> onnx
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error."""
+    """The first line of an error's message, at most 160 characters."""
     return (str(error).strip().splitlines() or ["no message"])[0][:160]
 
 
 def _session(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, and need not be printed too
+    options.log_severity_level = 4  # errors are raised; do not print them as well
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -84,7 +84,7 @@ class TrainingSettings:
     weight_decay: float = 0.05
     """Decoupled for adamw, L2 for sgd."""
     dropout: float = 0.0
-    """Probability with which an input of the fully connected layer is set to zero (koch2015)."""
+    """Probability that an input of the fully connected layer is set to zero in training (koch2015)."""
     schedule: str = "cosine"
     """`cosine`: down to zero at the end. `exponential`: 1 % less each epoch, as in Koch 2015."""
     warmup: float = 0.03
